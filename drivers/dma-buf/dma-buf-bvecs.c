@@ -249,6 +249,7 @@ const struct dma_buf_bvecs *dma_buf_get_bvecs(struct dma_buf *dmabuf)
 	}
 	return tbl;
 }
+EXPORT_SYMBOL_IF_KUNIT(dma_buf_get_bvecs);
 
 /* The run that holds byte @offset of the buffer, which is byte @skip of it. */
 static unsigned int bvecs_find(const struct dma_buf_bvecs *tbl, size_t offset,

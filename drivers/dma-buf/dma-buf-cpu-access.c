@@ -138,6 +138,7 @@ int dma_buf_begin_cpu_access_range(struct dma_buf *dmabuf, size_t offset,
 		return 0;
 	return dmabuf->ops->begin_cpu_access_range(dmabuf, offset, len, dir);
 }
+EXPORT_SYMBOL_IF_KUNIT(dma_buf_begin_cpu_access_range);
 
 /*
  * End the access that dma_buf_begin_cpu_access_range() began with the same
@@ -154,3 +155,4 @@ int dma_buf_end_cpu_access_range(struct dma_buf *dmabuf, size_t offset,
 		return 0;
 	return dmabuf->ops->end_cpu_access_range(dmabuf, offset, len, dir);
 }
+EXPORT_SYMBOL_IF_KUNIT(dma_buf_end_cpu_access_range);
