@@ -25,6 +25,7 @@
 
 #include <linux/dma-buf.h>
 #include <linux/dma-heap.h>
+#include <linux/memfd.h>
 #include <linux/mman.h>
 #include <linux/udmabuf.h>
 #include <drm/drm.h>
@@ -348,6 +349,7 @@ struct dmabuf_kind {
 	const char *heap;
 	unsigned int memfd_flags;	/* see memfd_alloc() */
 	bool thp;			/* collapse the memfds */
+	bool shuffle;			/* pages out of order, up to 4 MiB */
 	unsigned int memfds;		/* number of memfds in a row, 0 is 1 */
 	size_t skip;			/* start this far into each memfd */
 };
@@ -378,6 +380,31 @@ static inline void dmabuf_free(struct dmabuf *buf)
 	if (buf->fd >= 0)
 		close(buf->fd);
 	buf->fd = -1;
+}
+
+/*
+ * A udmabuf of the pages of one memfd in an order that leaves no two of them
+ * side by side: page i of the buffer is page i * 7 % n of the memfd.
+ */
+static inline int udmabuf_alloc_shuffled(int memfd, size_t size)
+{
+	size_t page = sysconf(_SC_PAGESIZE), nr = size / page, i;
+	struct udmabuf_create_item *items;
+	int ret;
+
+	if (!(nr % 7))
+		return -EINVAL;
+	items = calloc(nr, sizeof(*items));
+	if (!items)
+		return -ENOMEM;
+	for (i = 0; i < nr; i++) {
+		items[i].memfd = memfd;
+		items[i].offset = i * 7 % nr * page;
+		items[i].size = page;
+	}
+	ret = udmabuf_alloc(items, nr);
+	free(items);
+	return ret;
 }
 
 /* The size of a buffer with n memfds must be a multiple of n pages. */
@@ -412,6 +439,8 @@ static inline int dmabuf_alloc_memfds(struct dmabuf *buf,
 			return ret;
 	}
 	buf->step = "udmabuf";
+	if (kind->shuffle)
+		return udmabuf_alloc_shuffled(buf->memfd[0], size);
 	return udmabuf_alloc(items, nr);
 }
 
@@ -546,7 +575,7 @@ static inline int vgem_open(void)
 	return -ENODEV;
 }
 
-/* Attach and map a dma-buf. Returns a handle for vgem_release(). */
+/* Attach to a dma-buf until vgem_release() or the end of @vgem. */
 static inline int vgem_import(int vgem, int fd, __u32 *handle)
 {
 	struct drm_prime_handle prime = { .fd = fd };
