@@ -62,13 +62,8 @@ FIXTURE_VARIANT_ADD(copy, system_dm_direct) { &system_heap, PEER_DM, true };
 
 FIXTURE_SETUP(copy)
 {
-	int ret = dmabuf_alloc(&self->buf, variant->kind, BUF_SIZE);
-
-	if (ret)
-		SKIP(return, "%s: %s", self->buf.step, strerror(-ret));
-	ret = peer_open(&self->peer, variant->peer, variant->direct);
-	if (ret)
-		SKIP(return, "%s: %s", self->peer.step, strerror(-ret));
+	open_ends(_metadata, &self->buf, variant->kind, &self->peer,
+		  variant->peer, variant->direct);
 }
 
 FIXTURE_TEARDOWN(copy)
@@ -462,13 +457,9 @@ FIXTURE_VARIANT_ADD(layout, direct) { .direct = true };
 
 FIXTURE_SETUP(layout)
 {
-	int ret = dmabuf_alloc(&self->buf, &udmabuf_shuffled, BUF_SIZE);
-
-	if (ret)
-		SKIP(return, "%s: %s", self->buf.step, strerror(-ret));
-	ret = peer_open(&self->peer, PEER_FILE, variant->direct);
-	if (ret)
-		SKIP(return, "%s: %s", self->peer.step, strerror(-ret));
+	if (!open_ends(_metadata, &self->buf, &udmabuf_shuffled, &self->peer,
+		       PEER_FILE, variant->direct))
+		return;
 	ASSERT_EQ(0, dmabuf_fill(&self->buf, 0, BUF_SIZE, SEED_POISON, 0));
 }
 
@@ -590,13 +581,9 @@ FIXTURE(position)
 
 FIXTURE_SETUP(position)
 {
-	int ret = dmabuf_alloc(&self->buf, &system_heap, BUF_SIZE);
-
-	if (ret)
-		SKIP(return, "%s: %s", self->buf.step, strerror(-ret));
-	ret = peer_open(&self->peer, PEER_FILE, false);
-	if (ret)
-		SKIP(return, "%s: %s", self->peer.step, strerror(-ret));
+	if (!open_ends(_metadata, &self->buf, &system_heap, &self->peer,
+		       PEER_FILE, false))
+		return;
 	ASSERT_EQ(0, dmabuf_fill(&self->buf, 0, BUF_SIZE, SEED_BUF, 0));
 	ASSERT_EQ(0, file_fill(self->peer.fd, 0, FILE_SIZE, SEED_FILE));
 }
@@ -865,13 +852,8 @@ FIXTURE_VARIANT_ADD(memfd, thp) { &udmabuf_thp };
 
 FIXTURE_SETUP(memfd)
 {
-	int ret = dmabuf_alloc(&self->buf, variant->kind, BUF_SIZE);
-
-	if (ret)
-		SKIP(return, "%s: %s", self->buf.step, strerror(-ret));
-	ret = peer_open(&self->peer, PEER_FILE, true);
-	if (ret)
-		SKIP(return, "%s: %s", self->peer.step, strerror(-ret));
+	open_ends(_metadata, &self->buf, variant->kind, &self->peer, PEER_FILE,
+		  true);
 }
 
 FIXTURE_TEARDOWN(memfd)

@@ -376,6 +376,21 @@ static inline int peer_open(struct peer *peer, enum peer_type type, bool direct)
 	return ret;
 }
 
+/* For FIXTURE_SETUP(): a buffer and a peer. If not, the test is skipped. */
+static inline bool open_ends(struct __test_metadata *_metadata,
+			     struct dmabuf *buf, const struct dmabuf_kind *kind,
+			     struct peer *peer, enum peer_type type, bool direct)
+{
+	int ret = dmabuf_alloc(buf, kind, BUF_SIZE);
+
+	if (ret)
+		SKIP(return false, "%s: %s", buf->step, strerror(-ret));
+	ret = peer_open(peer, type, direct);
+	if (ret)
+		SKIP(return false, "%s: %s", peer->step, strerror(-ret));
+	return true;
+}
+
 /* Give a file, or the start of a device, the pattern and no page cache. */
 static inline int peer_fill(struct peer *peer, size_t size, __u64 seed)
 {
