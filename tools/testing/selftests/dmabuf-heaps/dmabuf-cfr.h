@@ -14,6 +14,7 @@
 #include <limits.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/swap.h>
 #include <sys/sysmacros.h>
 
 #include <linux/dm-ioctl.h>
@@ -308,6 +309,37 @@ static inline int dm_over_loop(const char *name, size_t size, size_t bad)
 	fd = dm_open(name, table, bad ? 2 : 1);
 	close(loop);
 	return fd;
+}
+
+/* Make a file or a block device swap space, until swap_stop(). */
+static inline int swap_start(int fd, size_t size)
+{
+	static const char magic[10] = "SWAPSPACE2";
+	struct {
+		char boot[1024];
+		__u32 version;
+		__u32 last_page;
+		char rest[1016];
+	} header = { .version = 1 };
+	size_t page = sysconf(_SC_PAGESIZE);
+	char path[32];
+
+	header.last_page = size / page - 1;
+	if (file_fill(fd, 0, size, 0) ||
+	    pwrite(fd, &header, sizeof(header), 0) != sizeof(header) ||
+	    pwrite(fd, magic, sizeof(magic), page - sizeof(magic)) != sizeof(magic) ||
+	    fsync(fd))
+		return -EIO;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return swapon(path, 0) ? -errno : 0;
+}
+
+static inline int swap_stop(int fd)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return swapoff(path) ? -errno : 0;
 }
 
 static inline int peer_open_plain(struct peer *peer)
