@@ -292,14 +292,20 @@ TEST_F(errors, immutable_file)
 
 TEST_F(errors, swap_file)
 {
-	int fd = temp_file(tmp_dir()), ret;
+	char path[PATH_MAX];
+	int fd, ret;
 
+	temp_path(path, tmp_dir());
+	fd = mkstemp(path);
 	ASSERT_LE(0, fd);
 	ret = swap_start(fd, MIB(4));
+	if (!ret) {
+		expect_refused(_metadata, fd, self->buf.fd, ETXTBSY);
+		EXPECT_EQ(0, swap_stop(fd));
+	}
+	unlink(path);
 	if (ret)
 		SKIP(return, "swapon: %s", strerror(-ret));
-	expect_refused(_metadata, fd, self->buf.fd, ETXTBSY);
-	EXPECT_EQ(0, swap_stop(fd));
 }
 
 TEST_F(errors, swap_device)
@@ -317,7 +323,7 @@ TEST_F(errors, swap_device)
 
 TEST_F(errors, read_only_device)
 {
-	int fd = loop_open(MIB(4), 512), on = 1;
+	int fd = loop_open(MIB(4), 512), on = 1, off = 0;
 
 	if (fd < 0)
 		SKIP(return, "loop device: %s", strerror(-fd));
@@ -325,22 +331,23 @@ TEST_F(errors, read_only_device)
 	ASSERT_EQ(0, ioctl(fd, BLKROSET, &on));
 	EXPECT_EQ(-EPERM, copy_range(self->buf.fd, 0, fd, 0, KIB(4)));
 	EXPECT_EQ(KIB(64), file_match(fd, 0, KIB(64), SEED_FILE));
+	/* It would outlast the file behind the device. */
+	EXPECT_EQ(0, ioctl(fd, BLKROSET, &off));
 }
 
 /* What is not copy_file_range() knows nothing of dma-bufs. */
 TEST_F(errors, other_calls)
 {
 	int fd = self->peer.fd, buf = self->buf.fd, pipes[2];
-	off_t pos = 0;
 	char byte;
 
 	EXPECT_EQ(-1, read(buf, &byte, 1));
 	EXPECT_EQ(EINVAL, errno);
 	EXPECT_EQ(-1, write(buf, "", 1));
 	EXPECT_EQ(EINVAL, errno);
-	EXPECT_EQ(-1, sendfile(buf, fd, &pos, 1));
+	EXPECT_EQ(-1, sendfile(buf, fd, NULL, 1));
 	EXPECT_EQ(EINVAL, errno);
-	EXPECT_EQ(-1, sendfile(fd, buf, &pos, 1));
+	EXPECT_EQ(-1, sendfile(fd, buf, NULL, 1));
 	EXPECT_EQ(EINVAL, errno);
 	ASSERT_EQ(0, pipe(pipes));
 	ASSERT_EQ(1, write(pipes[1], "", 1));
@@ -532,6 +539,28 @@ TEST_F(partial, media_error_after_progress)
 		ret = copy_range(direct, done, buf, done, MIB(256));
 	EXPECT_EQ(-EIO, ret);
 	EXPECT_GE(MIB(192), done);
+}
+
+/*
+ * Through an overlay a file that was opened O_DIRECT takes whole blocks only,
+ * as it does with write(2).
+ */
+TEST_F(partial, overlay_tail)
+{
+	struct peer peer;
+	int ret;
+
+	ret = peer_open(&peer, PEER_OVERLAY, true);
+	if (ret)
+		SKIP(return, "%s: %s", peer.step, strerror(-ret));
+	if (pwrite(peer.fd, self, 1, 0) == 1)
+		SKIP(return, "this file system takes any length");
+	ASSERT_EQ(0, peer_fill(&peer, MIB(2), SEED_FILE));
+	EXPECT_EQ(MIB(1), copy_range(self->buf.fd, 0, peer.fd, 0, MIB(1) + 1));
+	EXPECT_EQ(-EINVAL, copy_range(self->buf.fd, MIB(1), peer.fd, MIB(1), 1));
+	EXPECT_EQ(MIB(1), peer_match(&peer, 0, MIB(2), SEED_BUF, 0));
+	EXPECT_EQ(MIB(1), peer_match(&peer, MIB(1), MIB(1), SEED_FILE, MIB(1)));
+	peer_close(&peer);
 }
 
 /* Where O_DIRECT cannot start it says so, or does it in another way. */

@@ -374,19 +374,6 @@ TEST_F(copy, drain_beyond_end_of_file)
 	check_file(_metadata, peer, model, st.st_size);
 }
 
-TEST_F(copy, drain_tail_refused)
-{
-	struct dmabuf *buf = &self->buf;
-	struct peer *peer = &self->peer;
-
-	if (!whole_blocks_only(peer))
-		SKIP(return, "this file takes any length");
-	prepare_drain(_metadata, buf, peer, FILE_SIZE);
-	ASSERT_EQ(MIB(1), copy_range(buf->fd, 0, peer->fd, 0, MIB(1) + 1));
-	ASSERT_EQ(-EINVAL, copy_range(buf->fd, MIB(1), peer->fd, MIB(1), 1));
-	check_drain(_metadata, buf, peer, FILE_SIZE, 0, MIB(1), 0);
-}
-
 /* The buffer ends first: all that fits, then no space. */
 TEST_F(copy, fill_beyond_end_of_buffer)
 {
@@ -523,6 +510,38 @@ TEST_F(layout, fill_from_unwritten)
 	check_every_other(_metadata, buf, peer);
 }
 
+/* Cut every other chunk out of a file. */
+static int fragment_by_collapse(int fd)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < NR_CHUNKS && !ret; i++)
+		ret = file_fill_at(fd, 2 * i * CHUNK, 2 * CHUNK, SEED_FILE,
+				   i * CHUNK);
+	if (ret || fsync(fd))
+		return -EIO;
+	while (i--)
+		if (fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, (2 * i + 1) * CHUNK,
+			      CHUNK))
+			return -errno;
+	return 0;
+}
+
+/* Write every other chunk again, which takes new blocks if there is no other. */
+static int fragment_by_rewrite(int fd)
+{
+	unsigned int i;
+	int ret;
+
+	ret = file_fill(fd, 0, BUF_SIZE, SEED_FILE);
+	if (ret || fsync(fd))
+		return -EIO;
+	for (i = 0; i < NR_CHUNKS && !ret; i += 2)
+		ret = file_fill(fd, i * CHUNK, CHUNK, SEED_FILE);
+	return ret;
+}
+
 static unsigned int count_extents(int fd)
 {
 	struct fiemap map = {
@@ -533,22 +552,18 @@ static unsigned int count_extents(int fd)
 	return ioctl(fd, FS_IOC_FIEMAP, &map) ? 0 : map.fm_mapped_extents;
 }
 
-/* Blocks that are written from the last to the first are rarely in a row. */
-TEST_F_TIMEOUT(layout, fill_fragmented, SLOW_TIMEOUT)
+TEST_F(layout, fill_from_fragments)
 {
 	struct dmabuf *buf = &self->buf;
 	struct peer *peer = &self->peer;
-	int fd = peer->plain;
-	unsigned int i;
 
-	for (i = NR_CHUNKS; i--;) {
-		ASSERT_EQ(0, file_fill(fd, i * CHUNK, CHUNK, SEED_FILE));
-		if (i % 8 == 0)
-			ASSERT_EQ(0, fdatasync(fd));
+	if (fragment_by_collapse(peer->plain)) {
+		ASSERT_EQ(0, ftruncate(peer->plain, 0));
+		ASSERT_EQ(0, fragment_by_rewrite(peer->plain));
 	}
-	if (count_extents(fd) < 8)
-		SKIP(return, "the file has only %u extents", count_extents(fd));
-	ASSERT_EQ(0, file_make_cold(fd));
+	if (count_extents(peer->plain) < NR_CHUNKS / 2)
+		SKIP(return, "the file has only %u extents", count_extents(peer->plain));
+	ASSERT_EQ(0, file_make_cold(peer->plain));
 	ASSERT_EQ(BUF_SIZE, copy_all(peer->fd, 0, buf->fd, 0, BUF_SIZE));
 	ASSERT_EQ(BUF_SIZE, dmabuf_match(buf, 0, BUF_SIZE, SEED_FILE, 0));
 }
@@ -622,16 +637,16 @@ TEST_F(position, drain_moves_both)
 
 TEST_F(position, explicit_offsets_leave_it)
 {
-	off_t in = 8, out = 16;
+	off_t in = 80, out = 16;
 
 	ASSERT_EQ(10, copy_file_range(self->buf.fd, NULL, self->peer.fd, NULL, 10, 0));
 	ASSERT_EQ(24, copy_file_range(self->peer.fd, &in, self->buf.fd, &out, 24, 0));
-	ASSERT_EQ(8 + 24, in);
+	ASSERT_EQ(80 + 24, in);
 	ASSERT_EQ(16 + 24, out);
 	/* The buffer's position is still 10. */
 	ASSERT_EQ(10, copy_file_range(self->buf.fd, NULL, self->peer.fd, NULL, 10, 0));
 	ASSERT_EQ(6, file_match_at(self->peer.fd, 10, 6, SEED_BUF, 10));
-	ASSERT_EQ(4, file_match_at(self->peer.fd, 16, 4, SEED_FILE, 8));
+	ASSERT_EQ(4, file_match_at(self->peer.fd, 16, 4, SEED_FILE, 80));
 	ASSERT_EQ(20, lseek(self->peer.fd, 0, SEEK_CUR));
 }
 

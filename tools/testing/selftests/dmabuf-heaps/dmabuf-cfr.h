@@ -311,7 +311,7 @@ static inline int dm_over_loop(const char *name, size_t size, size_t bad)
 	return fd;
 }
 
-/* Make a file or a block device swap space, until swap_stop(). */
+/* Make a file, which must have a name, or a block device swap space. */
 static inline int swap_start(int fd, size_t size)
 {
 	static const char magic[10] = "SWAPSPACE2";
@@ -357,7 +357,8 @@ static inline int peer_open_plain(struct peer *peer)
 		return overlay_file();
 	case PEER_TMPFS:
 		peer->step = "memfd";
-		return memfd_alloc(0, 0);
+		fd = memfd_create("dmabuf-cfr", MFD_CLOEXEC);
+		return fd < 0 ? -errno : fd;
 	case PEER_BDEV:
 		peer->step = "DMABUF_CFR_BDEV";
 		path = getenv("DMABUF_CFR_BDEV");

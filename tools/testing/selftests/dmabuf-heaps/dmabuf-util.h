@@ -579,11 +579,10 @@ static inline int vgem_open(void)
 static inline int vgem_import(int vgem, int fd, __u32 *handle)
 {
 	struct drm_prime_handle prime = { .fd = fd };
+	int ret = ioctl(vgem, DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime);
 
-	if (ioctl(vgem, DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime))
-		return -errno;
 	*handle = prime.handle;
-	return 0;
+	return ret ? -errno : 0;
 }
 
 static inline int vgem_release(int vgem, __u32 handle)
