@@ -294,6 +294,15 @@ static struct range odd_range(unsigned int i)
 	};
 }
 
+static struct range odd_drain(const struct peer *peer, unsigned int i)
+{
+	struct range r = odd_range(i);
+
+	if (whole_blocks_only(peer))
+		r.len = round_to(r.len + peer->align.pos - 1, peer->align.pos);
+	return r;
+}
+
 /* What follows in the buffer stays, though O_DIRECT reads whole blocks. */
 TEST_F(copy, fill_odd_length)
 {
@@ -316,62 +325,10 @@ TEST_F(copy, drain_odd_length)
 	char *model = new_model(_metadata, FILE_SIZE);
 	unsigned int i;
 
-	if (whole_blocks_only(peer))
-		SKIP(return, "whole blocks only");
 	prepare_drain(_metadata, buf, peer, FILE_SIZE);
 	for (i = 0; i < ARRAY_SIZE(odd_lengths); i++)
-		drain_range(_metadata, buf, peer, model, odd_range(i));
+		drain_range(_metadata, buf, peer, model, odd_drain(peer, i));
 	check_file(_metadata, peer, model, FILE_SIZE);
-}
-
-/* A file is read to its very end and not beyond. */
-TEST_F(copy, fill_to_end_of_file)
-{
-	struct dmabuf *buf = &self->buf;
-	struct peer *peer = &self->peer;
-	char *model = new_model(_metadata, BUF_SIZE);
-	unsigned int i;
-
-	if (peer_is_bdev(peer))
-		SKIP(return, "a block device ends with a block");
-	prepare_fill(_metadata, buf, peer, FILE_SIZE);
-	for (i = ARRAY_SIZE(odd_lengths); i--;) {
-		struct range r = odd_range(i);
-		off_t end = r.file_pos + r.len;
-
-		ASSERT_EQ(0, ftruncate(peer->plain, end));
-		ASSERT_EQ(r.len, copy_all(peer->fd, r.file_pos, buf->fd,
-					  r.buf_pos, KIB(180)));
-		ASSERT_EQ(0, copy_range(peer->fd, end, buf->fd, r.buf_pos, KIB(4)));
-		ASSERT_EQ(0, copy_range(peer->fd, end + 1, buf->fd, r.buf_pos, 1));
-		pattern_fill(model + r.buf_pos, r.len, SEED_FILE, r.file_pos);
-	}
-	check_buf(_metadata, buf, model);
-}
-
-/* A file that grows ends with the last byte copied. */
-TEST_F(copy, drain_beyond_end_of_file)
-{
-	struct dmabuf *buf = &self->buf;
-	struct peer *peer = &self->peer;
-	char *model = calloc(1, FILE_SIZE);
-	struct stat st;
-	unsigned int i;
-
-	ASSERT_NE(NULL, model);
-	if (peer_is_bdev(peer))
-		SKIP(return, "a block device does not grow");
-	if (whole_blocks_only(peer))
-		SKIP(return, "whole blocks only");
-	prepare_drain(_metadata, buf, peer, 0);
-	for (i = 0; i < ARRAY_SIZE(odd_lengths); i++) {
-		struct range r = odd_range(i);
-
-		drain_range(_metadata, buf, peer, model, r);
-		ASSERT_EQ(0, fstat(peer->plain, &st));
-		ASSERT_EQ(r.file_pos + r.len, st.st_size);
-	}
-	check_file(_metadata, peer, model, st.st_size);
 }
 
 /* The buffer ends first: all that fits, then no space. */
@@ -425,6 +382,82 @@ TEST_F(copy, drain_cached_file)
 	ASSERT_EQ(KIB(64), copy_all(buf->fd, 0, peer->fd, KIB(16), KIB(64)));
 	ASSERT_EQ(KIB(64), file_match_at(peer->plain, KIB(16), KIB(64), SEED_BUF, 0));
 	check_drain(_metadata, buf, peer, MIB(1), KIB(16), KIB(64), 0);
+}
+
+/* The end of a regular file, which need not be that of a block. */
+FIXTURE(end_of_file)
+{
+	struct dmabuf buf;
+	struct peer peer;
+};
+
+FIXTURE_VARIANT(end_of_file)
+{
+	enum peer_type peer;
+	bool direct;
+};
+
+FIXTURE_VARIANT_ADD(end_of_file, file) { PEER_FILE, false };
+FIXTURE_VARIANT_ADD(end_of_file, direct) { PEER_FILE, true };
+FIXTURE_VARIANT_ADD(end_of_file, overlay) { PEER_OVERLAY, false };
+FIXTURE_VARIANT_ADD(end_of_file, overlay_direct) { PEER_OVERLAY, true };
+FIXTURE_VARIANT_ADD(end_of_file, tmpfs) { PEER_TMPFS, false };
+FIXTURE_VARIANT_ADD(end_of_file, tmpfs_direct) { PEER_TMPFS, true };
+
+FIXTURE_SETUP(end_of_file)
+{
+	open_ends(_metadata, &self->buf, &system_heap, &self->peer,
+		  variant->peer, variant->direct);
+}
+
+FIXTURE_TEARDOWN(end_of_file)
+{
+	peer_close(&self->peer);
+	dmabuf_free(&self->buf);
+}
+
+/* A file is read to its very end and not beyond. */
+TEST_F(end_of_file, fill)
+{
+	struct dmabuf *buf = &self->buf;
+	struct peer *peer = &self->peer;
+	char *model = new_model(_metadata, BUF_SIZE);
+	unsigned int i;
+
+	prepare_fill(_metadata, buf, peer, FILE_SIZE);
+	for (i = ARRAY_SIZE(odd_lengths); i--;) {
+		struct range r = odd_range(i);
+		off_t end = r.file_pos + r.len;
+
+		ASSERT_EQ(0, ftruncate(peer->plain, end));
+		ASSERT_EQ(r.len, copy_all(peer->fd, r.file_pos, buf->fd,
+					  r.buf_pos, KIB(180)));
+		ASSERT_EQ(0, copy_range(peer->fd, end, buf->fd, r.buf_pos, KIB(4)));
+		ASSERT_EQ(0, copy_range(peer->fd, end + 1, buf->fd, r.buf_pos, 1));
+		pattern_fill(model + r.buf_pos, r.len, SEED_FILE, r.file_pos);
+	}
+	check_buf(_metadata, buf, model);
+}
+
+/* A file that grows ends with the last byte copied. */
+TEST_F(end_of_file, drain)
+{
+	struct dmabuf *buf = &self->buf;
+	struct peer *peer = &self->peer;
+	char *model = calloc(1, FILE_SIZE);
+	struct stat st;
+	unsigned int i;
+
+	ASSERT_NE(NULL, model);
+	prepare_drain(_metadata, buf, peer, 0);
+	for (i = 0; i < ARRAY_SIZE(odd_lengths); i++) {
+		struct range r = odd_drain(peer, i);
+
+		drain_range(_metadata, buf, peer, model, r);
+		ASSERT_EQ(0, fstat(peer->plain, &st));
+		ASSERT_EQ(r.file_pos + r.len, st.st_size);
+	}
+	check_file(_metadata, peer, model, st.st_size);
 }
 
 /* Files that are not simply one piece of written blocks. */
@@ -521,24 +554,27 @@ static int fragment_by_collapse(int fd)
 				   i * CHUNK);
 	if (ret || fsync(fd))
 		return -EIO;
-	while (i--)
-		if (fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, (2 * i + 1) * CHUNK,
+	/* The last one is at the end, which is not for this to cut off. */
+	while (--i)
+		if (fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, (2 * i - 1) * CHUNK,
 			      CHUNK))
 			return -errno;
 	return 0;
 }
 
-/* Write every other chunk again, which takes new blocks if there is no other. */
-static int fragment_by_rewrite(int fd)
+/* Write the chunks out of order, for file systems that write where they are. */
+static int fragment_by_order(int fd)
 {
 	unsigned int i;
-	int ret;
+	int ret = 0;
 
-	ret = file_fill(fd, 0, BUF_SIZE, SEED_FILE);
-	if (ret || fsync(fd))
-		return -EIO;
-	for (i = 0; i < NR_CHUNKS && !ret; i += 2)
-		ret = file_fill(fd, i * CHUNK, CHUNK, SEED_FILE);
+	for (i = 0; i < NR_CHUNKS && !ret; i++) {
+		size_t pos = i * 7 % NR_CHUNKS * CHUNK;
+
+		ret = file_fill(fd, pos, CHUNK, SEED_FILE);
+		if (!ret && fdatasync(fd))
+			ret = -errno;
+	}
 	return ret;
 }
 
@@ -552,14 +588,15 @@ static unsigned int count_extents(int fd)
 	return ioctl(fd, FS_IOC_FIEMAP, &map) ? 0 : map.fm_mapped_extents;
 }
 
-TEST_F(layout, fill_from_fragments)
+TEST_F_TIMEOUT(layout, fill_from_fragments, SLOW_TIMEOUT)
 {
 	struct dmabuf *buf = &self->buf;
 	struct peer *peer = &self->peer;
 
-	if (fragment_by_collapse(peer->plain)) {
+	ASSERT_EQ(0, fragment_by_order(peer->plain));
+	if (count_extents(peer->plain) < NR_CHUNKS / 2) {
 		ASSERT_EQ(0, ftruncate(peer->plain, 0));
-		ASSERT_EQ(0, fragment_by_rewrite(peer->plain));
+		fragment_by_collapse(peer->plain);
 	}
 	if (count_extents(peer->plain) < NR_CHUNKS / 2)
 		SKIP(return, "the file has only %u extents", count_extents(peer->plain));
