@@ -211,17 +211,23 @@ static inline long file_cached_pages(int fd, off_t pos, size_t len)
 /* Write back and drop the page cache of a file. -EBUSY if some of it stays. */
 static inline int file_make_cold(int fd)
 {
-	long pages;
+	unsigned int tries;
+	long pages = 0;
 	int ret;
 
-	/* Dirty pages survive POSIX_FADV_DONTNEED. */
-	if (fsync(fd))
-		return -errno;
-	ret = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	if (ret)
-		return -ret;
-	pages = file_cached_pages(fd, 0, 0);
-	return pages > 0 ? -EBUSY : pages;
+	/* Pages are kept while dirty, and for a moment after writeback. */
+	for (tries = 0; tries < 100; tries++) {
+		if (fsync(fd))
+			return -errno;
+		ret = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+		if (ret)
+			return -ret;
+		pages = file_cached_pages(fd, 0, 0);
+		if (pages <= 0)
+			return pages;
+		usleep(10000);
+	}
+	return -EBUSY;
 }
 
 /* What O_DIRECT asks of this file. */
