@@ -30,11 +30,11 @@
  * The other way round does not happen: a mapping joins CPU entries to longer
  * DMA segments, but it never splits one.
  */
-VISIBLE_IF_KUNIT
-void dma_buf_for_each_dma_range(struct device *dev, struct sg_table *sgt,
-				size_t offset, size_t len,
-				enum dma_data_direction dir,
-				dma_buf_sync_fn sync)
+VISIBLE_IF_KUNIT void dma_buf_sync_dma_range(struct device *dev,
+					     struct sg_table *sgt,
+					     size_t offset, size_t len,
+					     enum dma_data_direction dir,
+					     dma_buf_sync_fn sync)
 {
 	struct scatterlist *sg, *seg = sgt->sgl;
 	unsigned int i, seg_offset = 0;
@@ -61,7 +61,7 @@ void dma_buf_for_each_dma_range(struct device *dev, struct sg_table *sgt,
 		seg_offset += sg->length;
 	}
 }
-EXPORT_SYMBOL_IF_KUNIT(dma_buf_for_each_dma_range);
+EXPORT_SYMBOL_IF_KUNIT(dma_buf_sync_dma_range);
 
 /**
  * dma_buf_sync_sgtable_range_for_cpu - sync a part of a mapping for the CPU
@@ -81,8 +81,8 @@ void dma_buf_sync_sgtable_range_for_cpu(struct device *dev,
 					size_t len, enum dma_data_direction dir)
 {
 	if (dma_dev_need_sync(dev))
-		dma_buf_for_each_dma_range(dev, sgt, offset, len, dir,
-					   dma_sync_single_for_cpu);
+		dma_buf_sync_dma_range(dev, sgt, offset, len, dir,
+				       dma_sync_single_for_cpu);
 }
 EXPORT_SYMBOL_NS_GPL(dma_buf_sync_sgtable_range_for_cpu, "DMA_BUF");
 
@@ -105,8 +105,8 @@ void dma_buf_sync_sgtable_range_for_device(struct device *dev,
 					   enum dma_data_direction dir)
 {
 	if (dma_dev_need_sync(dev))
-		dma_buf_for_each_dma_range(dev, sgt, offset, len, dir,
-					   dma_sync_single_for_device);
+		dma_buf_sync_dma_range(dev, sgt, offset, len, dir,
+				       dma_sync_single_for_device);
 }
 EXPORT_SYMBOL_NS_GPL(dma_buf_sync_sgtable_range_for_device, "DMA_BUF");
 

@@ -21,10 +21,9 @@ typedef void (*dma_buf_sync_fn)(struct device *dev, dma_addr_t addr,
 				size_t size, enum dma_data_direction dir);
 
 #if IS_ENABLED(CONFIG_KUNIT)
-void dma_buf_for_each_dma_range(struct device *dev, struct sg_table *sgt,
-				size_t offset, size_t len,
-				enum dma_data_direction dir,
-				dma_buf_sync_fn sync);
+void dma_buf_sync_dma_range(struct device *dev, struct sg_table *sgt,
+			    size_t offset, size_t len,
+			    enum dma_data_direction dir, dma_buf_sync_fn sync);
 #endif
 
 #endif /* _DMA_BUF_CPU_ACCESS_H */

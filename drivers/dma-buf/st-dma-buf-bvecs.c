@@ -7,6 +7,7 @@
  * follows from that order.
  */
 #include <kunit/test.h>
+#include <linux/bits.h>
 #include <linux/completion.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-buf-bvecs.h>
@@ -22,7 +23,7 @@
 #include "dma-buf-bvecs.h"
 
 #define BLOCK_ORDER	9
-#define BLOCK_PAGES	(1U << BLOCK_ORDER)
+#define BLOCK_PAGES	BIT(BLOCK_ORDER)
 
 /*
  * @runs: number of runs

@@ -115,9 +115,9 @@ static void check_range(struct kunit *test, unsigned int first, unsigned int nr)
 
 	bitmap_zero(priv->synced, MAX_UNITS);
 	bitmap_set(expected, first, nr);
-	dma_buf_for_each_dma_range((struct device *)test, &priv->sgt,
-				   first * UNIT, nr * UNIT, DMA_FROM_DEVICE,
-				   record);
+	dma_buf_sync_dma_range((struct device *)test, &priv->sgt,
+			       first * UNIT, nr * UNIT, DMA_FROM_DEVICE,
+			       record);
 	KUNIT_EXPECT_TRUE_MSG(test,
 			      bitmap_equal(expected, priv->synced, MAX_UNITS),
 			      "%u units from %u on", nr, first);
@@ -162,9 +162,9 @@ static void sync_test_bytes(struct kunit *test)
 	struct sync_test *priv = test->priv;
 
 	lay_out(test, &(struct sync_layout){ .len = { 2, 2, 2 }, .joined = BIT(2) });
-	dma_buf_for_each_dma_range((struct device *)test, &priv->sgt,
-				   2 * UNIT - 3, 2 * UNIT + 8, DMA_TO_DEVICE,
-				   sync_test_bytes_record);
+	dma_buf_sync_dma_range((struct device *)test, &priv->sgt,
+			       2 * UNIT - 3, 2 * UNIT + 8, DMA_TO_DEVICE,
+			       sync_test_bytes_record);
 	KUNIT_EXPECT_EQ(test, priv->calls, 3);
 }
 
