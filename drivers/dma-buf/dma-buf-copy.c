@@ -7,6 +7,7 @@
 #include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/gfp.h>
+#include <linux/lcm.h>
 #include <linux/math64.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
@@ -146,31 +147,48 @@ static ssize_t dma_buf_copy_chunk(struct dma_buf_copy *copy, size_t len,
 }
 
 /*
- * The size that direct I/O on the file comes in multiples of. 1 means that it
- * is up to the filesystem.
+ * What direct I/O on the file asks for, in bytes: @pos for where it starts,
+ * @len for how long it is. 1 means that it is up to the filesystem.
+ *
+ * Devices want each piece of memory to be of a length that has the alignment of
+ * its address. Some want more of that than their block size, such as a loop
+ * device on a filesystem with larger blocks.
  */
-static u32 dma_buf_copy_align(const struct dma_buf_copy *copy)
+struct dma_buf_copy_align {
+	u32	pos;
+	u32	len;
+};
+
+static struct dma_buf_copy_align
+dma_buf_copy_align(const struct dma_buf_copy *copy)
 {
+	struct dma_buf_copy_align align = { .pos = 1, .len = 1 };
 	struct file *file = copy->file;
+	unsigned long pos, len;
 	struct kstat stat;
-	u32 align;
 
 	if (!(copy->ki_flags & IOCB_DIRECT))
-		return 1;
+		return align;
 
 	if (!vfs_getattr_nosec(&file->f_path, &stat,
 			       STATX_DIOALIGN | STATX_DIO_READ_ALIGN,
 			       AT_STATX_DONT_SYNC) &&
 	    (stat.result_mask & (STATX_DIOALIGN | STATX_DIO_READ_ALIGN))) {
-		align = stat.dio_offset_align;
+		pos = stat.dio_offset_align;
 		if (!copy->drain && stat.dio_read_offset_align)
-			align = stat.dio_read_offset_align;
+			pos = stat.dio_read_offset_align;
+		len = lcm_not_zero(pos, stat.dio_mem_align);
 	} else {
 		/* Some do direct I/O, but tell nothing about it. */
-		align = i_blocksize(file->f_mapping->host);
+		pos = i_blocksize(file->f_mapping->host);
+		len = pos;
 	}
 
-	return align <= DMA_BUF_COPY_CHUNK ? max(align, 1) : 1;
+	if (pos && len <= DMA_BUF_COPY_CHUNK) {
+		align.pos = pos;
+		align.len = len;
+	}
+	return align;
 }
 
 /*
@@ -230,18 +248,19 @@ static ssize_t dma_buf_copy_tail(struct dma_buf_copy *copy, size_t len,
  */
 static ssize_t dma_buf_copy(struct dma_buf_copy *copy, size_t len)
 {
-	u32 align = dma_buf_copy_align(copy), rem;
+	const struct dma_buf_copy_align align = dma_buf_copy_align(copy);
 	size_t done = 0, bulk = len;
 	ssize_t ret;
+	u32 rem;
 
 	/* A start within a block is for the filesystem to take or to refuse. */
-	div_u64_rem(copy->pos, align, &rem);
+	div_u64_rem(copy->pos, align.pos, &rem);
 	if (!rem)
-		bulk -= len % align;
+		bulk -= len % align.len;
 
 	while (done < bulk) {
 		size_t chunk = min(bulk - done,
-				   rounddown(DMA_BUF_COPY_CHUNK, align));
+				   rounddown(DMA_BUF_COPY_CHUNK, align.len));
 
 		ret = dma_buf_copy_chunk(copy, chunk, copy->ki_flags);
 		if (ret <= 0)
@@ -252,7 +271,7 @@ static ssize_t dma_buf_copy(struct dma_buf_copy *copy, size_t len)
 	}
 
 	if (done < len) {
-		ret = dma_buf_copy_tail(copy, len - done, align);
+		ret = dma_buf_copy_tail(copy, len - done, align.len);
 		if (ret <= 0)
 			return done ? done : ret;
 		done += ret;
