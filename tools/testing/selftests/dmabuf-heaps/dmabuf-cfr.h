@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What the copy_file_range() tests for dma-bufs share: the kinds of buffers and
- * of files to copy to and from. Everything a test makes goes away with the
- * process, even if that is killed.
+ * of files to copy to and from. Files, mounts and devices go away with the
+ * process that made them, even if that is killed.
  *
  * Environment:
  * TMPDIR		directory on the file system to test (/tmp)
@@ -125,6 +125,7 @@ static inline int private_mounts(void)
 static inline int overlay_file(void)
 {
 	static const char opts[] = "upperdir=upper,lowerdir=lower,workdir=work";
+	/* The last one is the overlay's own, and not removed by it. */
 	static const char * const dirs[] = {
 		"upper", "lower", "merged", "work", "work/work",
 	};
@@ -367,6 +368,7 @@ static inline int peer_open_plain(struct peer *peer)
 		fd = open(path, O_RDWR | O_EXCL | O_CLOEXEC);
 		return fd < 0 ? -errno : fd;
 	case PEER_LOOP:
+		/* With large blocks, and the other one with small blocks. */
 		peer->step = "loop device";
 		return loop_open(FILE_SIZE, 4096);
 	case PEER_DM:
