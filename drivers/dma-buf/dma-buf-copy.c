@@ -230,16 +230,12 @@ static ssize_t dma_buf_copy_read_tail(struct dma_buf_copy *copy, size_t len,
 static ssize_t dma_buf_copy_tail(struct dma_buf_copy *copy, size_t len,
 				 u32 align)
 {
-	int ki_flags = copy->ki_flags;
-
-	if (copy->drain) {
-		ki_flags &= ~IOCB_DIRECT;
-		if (copy->file->f_op->fop_flags & FOP_DONTCACHE)
-			ki_flags |= IOCB_DONTCACHE;
-	} else if (align <= DMA_BUF_COPY_BOUNCE) {
+	if (copy->drain)
+		return dma_buf_copy_chunk(copy, len,
+					  copy->ki_flags & ~IOCB_DIRECT);
+	if (align <= DMA_BUF_COPY_BOUNCE)
 		return dma_buf_copy_read_tail(copy, len, align);
-	}
-	return dma_buf_copy_chunk(copy, len, ki_flags);
+	return dma_buf_copy_chunk(copy, len, copy->ki_flags);
 }
 
 /*
