@@ -87,8 +87,8 @@ static bool is_dma_buf_file(const struct file *file)
 	return file->f_op->copy_file_range == dma_buf_copy_file_range;
 }
 
-static ssize_t dma_buf_copy_rw(struct dma_buf_copy *copy, struct iov_iter *iter,
-			       int ki_flags)
+static ssize_t dma_buf_copy_rw(struct dma_buf_copy *copy, loff_t pos,
+			       struct iov_iter *iter, int ki_flags)
 {
 	struct file *file = copy->file;
 	ssize_t ret;
@@ -96,7 +96,7 @@ static ssize_t dma_buf_copy_rw(struct dma_buf_copy *copy, struct iov_iter *iter,
 	/* Not to be used again: filesystems change the flags as they go. */
 	init_sync_kiocb(&copy->kiocb, file);
 	copy->kiocb.ki_flags = ki_flags;
-	copy->kiocb.ki_pos = copy->pos;
+	copy->kiocb.ki_pos = pos;
 
 	if (copy->drain) {
 		file_start_write(file);
@@ -140,7 +140,7 @@ static ssize_t dma_buf_copy_chunk(struct dma_buf_copy *copy, size_t len,
 
 	dma_buf_bvecs_iter(copy->bvecs, copy->offset, len,
 			   copy->drain ? ITER_SOURCE : ITER_DEST, &iter);
-	ret = dma_buf_copy_rw(copy, &iter, ki_flags);
+	ret = dma_buf_copy_rw(copy, copy->pos, &iter, ki_flags);
 	if (ret > 0)
 		dma_buf_copy_advance(copy, ret);
 	return ret;
@@ -193,7 +193,7 @@ dma_buf_copy_align(const struct dma_buf_copy *copy)
 
 /*
  * Read the last bytes of a file that ends within a block. What direct I/O reads
- * beyond them is not to show up in the buffer.
+ * besides them is not to show up in the buffer.
  */
 static ssize_t dma_buf_copy_read_tail(struct dma_buf_copy *copy, size_t len,
 				      u32 align)
@@ -201,20 +201,27 @@ static ssize_t dma_buf_copy_read_tail(struct dma_buf_copy *copy, size_t len,
 	struct iov_iter iter;
 	struct folio *folio;
 	struct bio_vec bv;
+	size_t size;
 	ssize_t ret;
+	u32 skip;
 
-	folio = folio_alloc(GFP_KERNEL, get_order(align));
+	/* Whole units, so that the last one of a device ends where that ends. */
+	div_u64_rem(copy->pos, align, &skip);
+	size = roundup(skip + len, align);
+
+	folio = folio_alloc(GFP_KERNEL, get_order(size));
 	if (!folio)
 		return -ENOMEM;
 
-	bvec_set_folio(&bv, folio, align, 0);
-	iov_iter_bvec(&iter, ITER_DEST, &bv, 1, align);
-	ret = dma_buf_copy_rw(copy, &iter, copy->ki_flags);
+	bvec_set_folio(&bv, folio, size, 0);
+	iov_iter_bvec(&iter, ITER_DEST, &bv, 1, size);
+	ret = dma_buf_copy_rw(copy, copy->pos - skip, &iter, copy->ki_flags);
+	if (ret > 0)
+		ret = clamp_t(ssize_t, ret - skip, 0, len);
 	if (ret > 0) {
-		ret = min_t(size_t, ret, len);
 		dma_buf_bvecs_iter(copy->bvecs, copy->offset, ret, ITER_DEST,
 				   &iter);
-		copy_folio_to_iter(folio, 0, ret, &iter);
+		copy_folio_to_iter(folio, skip, ret, &iter);
 		dma_buf_copy_advance(copy, ret);
 	}
 

@@ -505,7 +505,7 @@ TEST_F(partial, media_error)
  * A long copy is made of pieces. If one fails the pieces before it count, and
  * the error is that of the next call.
  */
-TEST_F(partial, media_error_after_progress)
+TEST_F_TIMEOUT(partial, media_error_after_progress, SLOW_TIMEOUT)
 {
 	static const struct dm_line table[] = {
 		{ .len = MIB(192) / 512, .type = "zero", .args = "" },
