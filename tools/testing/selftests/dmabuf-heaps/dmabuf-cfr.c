@@ -842,7 +842,7 @@ TEST_F_TIMEOUT(big, drain, SLOW_TIMEOUT)
 }
 
 /* File positions that need more than 32 bits. */
-TEST_F(big, file_offsets)
+TEST_F_TIMEOUT(big, file_offsets, SLOW_TIMEOUT)
 {
 	off_t pos = ((off_t)5 << 30) + KIB(4);
 	struct peer *peer = &self->peer;
