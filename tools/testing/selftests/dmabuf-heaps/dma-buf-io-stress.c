@@ -500,6 +500,17 @@ TEST_F_TIMEOUT(move, nowait, SLOW_TIMEOUT)
 }
 
 /* Fill the queue of the drive, without taking a completion. */
+/* A polling thread takes the SQEs after the call; what it took is in flight. */
+static int submit_and_issue(struct dmabuf_ring *ring)
+{
+	int ret = dmabuf_ring_submit(ring);
+
+	while (__atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE) !=
+	       *ring->sq_tail)
+		sleep_ms(1);
+	return ret;
+}
+
 static int submit_reads(struct dmabuf_ring *ring, int fd, size_t len)
 {
 	unsigned int i;
@@ -512,7 +523,7 @@ static int submit_reads(struct dmabuf_ring *ring, int fd, size_t len)
 		dmabuf_ring_prep(sqe, IORING_OP_READ_FIXED, fd, 0, i * SLICE,
 				 len, i * SLICE);
 	}
-	return dmabuf_ring_submit(ring);
+	return submit_and_issue(ring);
 }
 
 static int reap_reads(struct dmabuf_ring *ring, size_t len)
