@@ -3,6 +3,7 @@
  * dma-bufs as the memory of file I/O: attaching registered buffers to devices,
  * mapping them ahead of the I/O, and giving the memory back to the exporter.
  */
+#include <kunit/visibility.h>
 #include <linux/debugfs.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-buf-io.h>
@@ -658,6 +659,7 @@ struct dma_buf_io *dma_buf_io_create(struct dma_buf *dmabuf,
 	mutex_unlock(&dma_buf_io_lock);
 	return dbio;
 }
+EXPORT_SYMBOL_IF_KUNIT(dma_buf_io_create);
 
 /**
  * dma_buf_io_destroy - unregister a dma-buf
@@ -674,6 +676,7 @@ void dma_buf_io_destroy(struct dma_buf_io *dbio)
 	mutex_unlock(&dma_buf_io_lock);
 	queue_work(system_dfl_wq, &dbio->release_work);
 }
+EXPORT_SYMBOL_IF_KUNIT(dma_buf_io_destroy);
 
 /*
  * Cache maintenance goes by pages: the DMA API looks up the memory behind the
