@@ -201,7 +201,7 @@ TEST_F_TIMEOUT(data, write_large, SLOW_TIMEOUT)
 }
 
 /* Nothing but the mapping at registration: no map, unmap or bounce per I/O. */
-TEST_F(data, no_mapping_per_io)
+TEST_F_TIMEOUT(data, no_mapping_per_io, SLOW_TIMEOUT)
 {
 	char device[64], link[PATH_MAX], path[96];
 	static const char *const groups[] = { "dma", "iommu" };
@@ -261,7 +261,7 @@ static long count_commands(struct transfer *t, size_t offset, size_t len,
 }
 
 /* The longest command is one command, wherever it starts; more is two. */
-TEST_F(data, one_command)
+TEST_F_TIMEOUT(data, one_command, SLOW_TIMEOUT)
 {
 	size_t max = self->max_command;
 	int res = 0;
@@ -279,7 +279,7 @@ TEST_F(data, one_command)
 }
 
 /* The same buffer in two slots, in two rings, and for a file not named. */
-TEST_F(data, shared)
+TEST_F_TIMEOUT(data, shared, SLOW_TIMEOUT)
 {
 	struct dmabuf_ring other;
 	int twin;
@@ -563,7 +563,7 @@ do {									\
 		TH_LOG("%s", #change);					\
 } while (0)
 
-TEST_F(reg, descriptor)
+TEST_F_TIMEOUT(reg, descriptor, SLOW_TIMEOUT)
 {
 	unsigned int i;
 
@@ -587,7 +587,7 @@ TEST_F(reg, descriptor)
 	EXPECT_EQ(1, dmabuf_ring_update(self->ring.fd, 0, &self->desc, 1));
 }
 
-TEST_F(reg, target)
+TEST_F_TIMEOUT(reg, target, SLOW_TIMEOUT)
 {
 	struct io_uring_regbuf_desc desc = self->desc;
 	int fd, pipes[2];
@@ -617,7 +617,7 @@ TEST_F(reg, target)
 	EXPECT_EQ(-EOPNOTSUPP, dmabuf_ring_update(self->ring.fd, 0, &desc, 1));
 }
 
-TEST_F(reg, request)
+TEST_F_TIMEOUT(reg, request, SLOW_TIMEOUT)
 {
 	struct dmabuf_ring_update up = {
 		.flags = IORING_RSRC_UPDATE_EXTENDED,
@@ -658,7 +658,7 @@ TEST_F(reg, request)
 }
 
 /* All types in one call, and a bad one in the middle. */
-TEST_F(reg, several)
+TEST_F_TIMEOUT(reg, several, SLOW_TIMEOUT)
 {
 	char *mem = aligned_alloc(4096, KIB(64));
 	struct io_uring_regbuf_desc descs[4] = {
@@ -700,7 +700,7 @@ TEST_F(reg, several)
 }
 
 /* Nothing stays attached, whatever way the buffer goes. */
-TEST_F(reg, detach)
+TEST_F_TIMEOUT(reg, detach, SLOW_TIMEOUT)
 {
 	struct dma_buf_io_test_info info;
 	struct iovec none = {};
@@ -737,7 +737,7 @@ TEST_F(reg, detach)
 }
 
 /* What the exporter says comes back, and nothing is left behind. */
-TEST_F(reg, exporter_refuses)
+TEST_F_TIMEOUT(reg, exporter_refuses, SLOW_TIMEOUT)
 {
 	struct dma_buf_io_test_create arg = {
 		.size = MIB(1), .chunk = 4096,
@@ -786,7 +786,7 @@ TEST_F(reg, exporter_refuses)
 }
 
 /* A device must not write to a buffer that is not open for writing. */
-TEST_F(reg, read_only)
+TEST_F_TIMEOUT(reg, read_only, SLOW_TIMEOUT)
 {
 	struct dma_buf_io_test_create arg = {
 		.size = MIB(1), .chunk = 4096, .flags = DMA_BUF_IO_TEST_RDONLY,
@@ -799,7 +799,7 @@ TEST_F(reg, read_only)
 	dmabuf_free(&buf);
 }
 
-TEST_F(reg, clone)
+TEST_F_TIMEOUT(reg, clone, SLOW_TIMEOUT)
 {
 	struct dmabuf_ring other;
 	struct io_uring_clone_buffers arg = { .src_fd = self->ring.fd };
@@ -859,7 +859,7 @@ static int write_to(struct dmabuf_ring *ring, int fd, __u64 offset, __u32 len,
 	EXPECT_EQ((ssize_t)MIB(4),					\
 		  dmabuf_match_poison(&self->buf, 0, MIB(4)))
 
-TEST_F(refuse, range)
+TEST_F_TIMEOUT(refuse, range, SLOW_TIMEOUT)
 {
 	struct dmabuf_ring *ring = &self->ring;
 	int fd = self->drive.fd;
@@ -874,7 +874,7 @@ TEST_F(refuse, range)
 	EXPECT_UNTOUCHED();
 }
 
-TEST_F(refuse, alignment)
+TEST_F_TIMEOUT(refuse, alignment, SLOW_TIMEOUT)
 {
 	struct dmabuf_ring *ring = &self->ring;
 	unsigned int block = self->drive.block;
@@ -894,7 +894,7 @@ TEST_F(refuse, alignment)
 					       SEED_DRIVE, 0));
 }
 
-TEST_F(refuse, end_of_device)
+TEST_F_TIMEOUT(refuse, end_of_device, SLOW_TIMEOUT)
 {
 	struct dmabuf_ring *ring = &self->ring;
 	unsigned int block = self->drive.block;
@@ -908,7 +908,7 @@ TEST_F(refuse, end_of_device)
 	EXPECT_EQ(KIB(64), dmabuf_match_poison(&self->buf, block, KIB(64)));
 }
 
-TEST_F(refuse, files)
+TEST_F_TIMEOUT(refuse, files, SLOW_TIMEOUT)
 {
 	struct dmabuf_ring *ring = &self->ring;
 	int fd;
@@ -951,7 +951,7 @@ static int vectored(struct dmabuf_ring *ring, unsigned int opcode, int fd,
 }
 
 /* Vectors are for buffers that begin somewhere else than where they end. */
-TEST_F(refuse, vectors)
+TEST_F_TIMEOUT(refuse, vectors, SLOW_TIMEOUT)
 {
 	struct dmabuf_ring *ring = &self->ring;
 	struct iovec iov[2] = {
@@ -979,7 +979,7 @@ TEST_F(refuse, vectors)
 }
 
 /* Opcodes that read or write the memory with the CPU, or want its pages. */
-TEST_F(refuse, opcodes)
+TEST_F_TIMEOUT(refuse, opcodes, SLOW_TIMEOUT)
 {
 	struct dmabuf_ring *ring = &self->ring;
 	struct io_uring_sqe *sqe;
@@ -1009,7 +1009,7 @@ TEST_F(refuse, opcodes)
 	EXPECT_UNTOUCHED();
 }
 
-TEST_F(refuse, virtual_devices)
+TEST_F_TIMEOUT(refuse, virtual_devices, SLOW_TIMEOUT)
 {
 	struct dmabuf_ring *ring = &self->ring;
 	int fd = open("/dev/ram0", O_RDWR | O_DIRECT | O_CLOEXEC);

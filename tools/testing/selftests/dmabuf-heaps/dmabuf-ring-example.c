@@ -2,6 +2,8 @@
 /*
  * Load the start of a block device into a buffer of the system heap, where any
  * device can use it, without a copy: dmabuf-ring-example /dev/nvme0n1 4194304
+ *
+ * With a third argument, what is in the buffer is copied to that file.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -10,11 +12,26 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
+#include <linux/dma-buf.h>
 #include <linux/dma-heap.h>
 
 #include "dmabuf-ring.h"
 
 #define MAX_READ	(1UL << 30)	/* one read moves less than 2 GiB */
+
+static void copy_out(int buf, size_t size, const char *path)
+{
+	struct dma_buf_sync sync = { DMA_BUF_SYNC_START | DMA_BUF_SYNC_READ };
+	void *mem = mmap(NULL, size, PROT_READ, MAP_SHARED, buf, 0);
+	FILE *file = fopen(path, "we");
+
+	if (mem == MAP_FAILED || !file || ioctl(buf, DMA_BUF_IOCTL_SYNC, &sync) ||
+	    fwrite(mem, 1, size, file) != size || fclose(file))
+		err(1, "copying the buffer to %s", path);
+	sync.flags = DMA_BUF_SYNC_END | DMA_BUF_SYNC_READ;
+	ioctl(buf, DMA_BUF_IOCTL_SYNC, &sync);
+	munmap(mem, size);
+}
 
 int main(int argc, char **argv)
 {
@@ -23,8 +40,8 @@ int main(int argc, char **argv)
 	size_t done = 0, size;
 	int file, heap, ret;
 
-	if (argc != 3)
-		errx(2, "usage: %s DEVICE BYTES", argv[0]);
+	if (argc != 3 && argc != 4)
+		errx(2, "usage: %s DEVICE BYTES [FILE]", argv[0]);
 	size = strtoul(argv[2], NULL, 0);
 	buf.len = size;
 
@@ -52,5 +69,7 @@ int main(int argc, char **argv)
 		done += ret;
 	}
 	printf("%zu bytes are in the dma-buf\n", done);
+	if (argc == 4)
+		copy_out(buf.fd, size, argv[3]);
 	return 0;
 }
