@@ -35,6 +35,11 @@ build:
 tree:
 	@$(LAB)/setup && $(LAB)/tree
 
+#? make series            the patches as mails, in build/series
+.PHONY: series
+series:
+	@$(LAB)/series
+
 #? make clean             remove build/; downloads and ccache stay
 .PHONY: clean
 clean:
