@@ -122,6 +122,7 @@ int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter,
 		     int ddir, unsigned int issue_flags)
 {
 	struct dma_buf_io *dbio = imu->priv;
+	bool nowait;
 	u64 end;
 	int ret;
 
@@ -132,8 +133,9 @@ int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter,
 		     end > imu->len || len > MAX_RW_COUNT))
 		return -EFAULT;
 
-	ret = dma_buf_io_prepare(dbio, (issue_flags & IO_URING_F_NONBLOCK) ||
-				       (req->flags & REQ_F_NOWAIT));
+	nowait = (issue_flags & IO_URING_F_NONBLOCK) ||
+		(req->flags & REQ_F_NOWAIT);
+	ret = dma_buf_io_prepare(dbio, nowait);
 	if (unlikely(ret))
 		return ret;
 	iov_iter_dmabuf_map(iter, ddir, dbio, offset, len);
@@ -168,10 +170,12 @@ int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
 
 		if (!iov[i].iov_len)
 			continue;
-		if (start == end)
-			start = end = base;
-		else if (base != end)
+		if (start == end) {
+			start = base;
+			end = base;
+		} else if (base != end) {
 			return -EOPNOTSUPP;
+		}
 		if (check_add_overflow(end, (u64)iov[i].iov_len, &end))
 			return -EFAULT;
 	}

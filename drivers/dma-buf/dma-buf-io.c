@@ -35,6 +35,13 @@ static void dma_buf_io_free(struct kref *kref)
 	kfree(dbio);
 }
 
+static struct dma_buf_io_token *dma_buf_io_token_in(struct dma_buf_io *dbio,
+						    unsigned int slot)
+{
+	return rcu_dereference_protected(dbio->tokens[slot],
+					 lockdep_is_held(&dbio->attach_lock));
+}
+
 /*
  * Mapping
  */
@@ -300,8 +307,7 @@ int dma_buf_io_remap(struct dma_buf_io *dbio)
 	if (ret)
 		return ret;
 	for (i = 0; i < dbio->nr_tokens; i++) {
-		token = rcu_dereference_protected(dbio->tokens[i],
-					lockdep_is_held(&dbio->attach_lock));
+		token = dma_buf_io_token_in(dbio, i);
 		if (!token || !READ_ONCE(token->stale))
 			continue;
 		if (dma_buf_io_map_token(token) == -EINTR) {
@@ -412,8 +418,7 @@ struct dma_buf_io_token *dma_buf_io_find(struct dma_buf_io *dbio,
 	unsigned int i;
 
 	for (i = 0; i < dbio->nr_tokens; i++) {
-		token = rcu_dereference_protected(dbio->tokens[i],
-					lockdep_is_held(&dbio->attach_lock));
+		token = dma_buf_io_token_in(dbio, i);
 		if (token && token->dev == dev)
 			return token;
 	}
@@ -603,8 +608,7 @@ static void dma_buf_io_release_work(struct work_struct *work)
 
 	for (i = 0; i < DMA_BUF_IO_MAX_DEVS; i++) {
 		mutex_lock(&dbio->attach_lock);
-		token = rcu_dereference_protected(dbio->tokens[i],
-					lockdep_is_held(&dbio->attach_lock));
+		token = dma_buf_io_token_in(dbio, i);
 		if (token)
 			kref_get(&token->kref);
 		mutex_unlock(&dbio->attach_lock);
@@ -750,8 +754,7 @@ static int dma_buf_io_show(struct seq_file *m, void *unused)
 			   READ_ONCE(dbio->nr_deferred));
 		guard(mutex)(&dbio->attach_lock);
 		for (i = 0; i < dbio->nr_tokens; i++) {
-			token = rcu_dereference_protected(dbio->tokens[i],
-					lockdep_is_held(&dbio->attach_lock));
+			token = dma_buf_io_token_in(dbio, i);
 			if (token)
 				dma_buf_io_show_token(m, token);
 		}

@@ -101,6 +101,7 @@ static void nvme_dmabuf_fill_page(struct nvme_dmabuf_lists *lists,
 	__le64 *slots = lists->pieces[page / NVME_DMABUF_PIECE_PAGES].cpu +
 		(page % NVME_DMABUF_PIECE_PAGES) * layout->slots;
 	struct nvme_prp_entry entry;
+	struct nvme_prp_pos pos = {};
 	dma_addr_t addr;
 	u32 slot;
 
@@ -114,8 +115,8 @@ static void nvme_dmabuf_fill_page(struct nvme_dmabuf_lists *lists,
 					       NVME_CTRL_PAGE_SHIFT);
 			break;
 		case NVME_PRP_CHAIN:
-			addr = nvme_dmabuf_list_addr(lists,
-				(struct nvme_prp_pos) { .page = entry.index });
+			pos.page = entry.index;
+			addr = nvme_dmabuf_list_addr(lists, pos);
 			break;
 		}
 		slots[slot] = cpu_to_le64(addr);
@@ -208,9 +209,11 @@ bool nvme_dmabuf_setup_cmd(struct nvme_command *cmd,
 	struct nvme_prp_pos pos;
 
 	if (nr_pages <= 2 && !format->sgl_forced) {
-		if (nr_pages == 2)
-			prp2 = dma_buf_io_addr(map, round_down(offset,
-				NVME_CTRL_PAGE_SIZE) + NVME_CTRL_PAGE_SIZE);
+		if (nr_pages == 2) {
+			offset = round_down(offset, NVME_CTRL_PAGE_SIZE);
+			prp2 = dma_buf_io_addr(map,
+					       offset + NVME_CTRL_PAGE_SIZE);
+		}
 		nvme_dmabuf_set_prp(cmd, addr, prp2);
 		return true;
 	}

@@ -26,8 +26,8 @@ struct nvme_dmabuf_dev {
 	struct device		*dev;
 	void			(*kick)(struct nvme_dmabuf_dev *nd);
 	struct mutex		lock;
-	struct list_head	tokens	__guarded_by(&lock);
-	bool			dead	__guarded_by(&lock);
+	struct list_head	tokens __guarded_by(&lock);
+	bool			dead __guarded_by(&lock);
 };
 
 /* How a command may describe its data, see nvme_pci_use_sgls(). */
@@ -46,7 +46,8 @@ struct dma_buf_io_token *nvme_dmabuf_attach(struct nvme_dmabuf_dev *nd,
 					    bool prefer_sgl);
 #else
 static inline void nvme_dmabuf_init(struct nvme_dmabuf_dev *nd,
-		struct nvme_ctrl *ctrl, void (*kick)(struct nvme_dmabuf_dev *nd))
+				    struct nvme_ctrl *ctrl,
+				    void (*kick)(struct nvme_dmabuf_dev *nd))
 {
 }
 
