@@ -35,6 +35,11 @@ build:
 tree:
 	@$(LAB)/setup && $(LAB)/tree
 
+#? make bench [ROW=name]  measure in guest instructions, against the base kernel
+.PHONY: bench
+bench:
+	@ROW='$(ROW)' $(LAB)/bench
+
 #? make series            the patches as mails, in build/series
 .PHONY: series
 series:
