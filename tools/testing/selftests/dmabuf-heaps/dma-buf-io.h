@@ -219,8 +219,14 @@ static inline int exporter_move(int fd, unsigned long request,
 
 	if (dev < 0)
 		return dev;
-	*arg = (struct dma_buf_io_test_move){ .fd = fd, .delay_ms = delay_ms };
-	ret = ioctl(dev, request, arg) ? -errno : 0;
+	/* Completions that the ring has for us interrupt waits, as signals do. */
+	do {
+		*arg = (struct dma_buf_io_test_move){
+			.fd = fd,
+			.delay_ms = delay_ms,
+		};
+		ret = ioctl(dev, request, arg) ? -errno : 0;
+	} while (ret == -EINTR);
 	close(dev);
 	return ret;
 }
