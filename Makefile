@@ -40,6 +40,11 @@ tree:
 bench:
 	@ROW='$(ROW)' $(LAB)/bench
 
+#? make check [C=name]    static checks: checkpatch, sparse, clang, other configurations
+.PHONY: check
+check:
+	@$(LAB)/check $(C)
+
 #? make series            the patches as mails, in build/series
 .PHONY: series
 series:
