@@ -13,10 +13,12 @@ make_fs() {
 	mkdir -p "$3" && mount -t "$1" "$2" "$3"
 }
 
-# drive N: the device of the N-th -d option of lab/vm.
+# drive N: the device of the N-th -d option of lab/vm. Namespaces are numbered in
+# the order in which they are found.
 drive() {
 	for block in /sys/block/nvme*; do
-		if [ "$(tr -d ' \n' < "$block/device/serial")" = "lab$1" ]; then
+		if [ "$(tr -d ' \n' < "$block/device/serial")" = "lab$1" ] &&
+		   [ "$(cat "$block/nsid")" = 1 ]; then
 			echo "/dev/${block##*/}"
 			return
 		fi

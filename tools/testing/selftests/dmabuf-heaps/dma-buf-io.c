@@ -279,6 +279,40 @@ TEST_F_TIMEOUT(data, one_command, SLOW_TIMEOUT)
 }
 
 /* The same buffer in two slots, in two rings, and for a file not named. */
+/*
+ * What one mapping of the buffer has read, another one writes. The CPU has no
+ * part in it, so nobody but the two keeps them in sync.
+ */
+TEST_F_TIMEOUT(data, relay, SLOW_TIMEOUT)
+{
+	const off_t pos = MIB(8);
+	struct dmabuf_ring other;
+	unsigned int i;
+
+	ASSERT_EQ(0, file_fill(self->drive.fd, 0, MIB(2), SEED_DRIVE));
+	ASSERT_EQ(0, file_fill(self->drive.fd, pos, MIB(2), SEED_OLD));
+	ASSERT_EQ(0, dmabuf_ring_init(&other, 8, 0));
+	ASSERT_EQ(0, dmabuf_ring_table(other.fd, 1));
+	ASSERT_EQ(1, dmabuf_ring_register(other.fd, 0, self->buf.fd,
+					  self->drive.fd));
+
+	for (i = 0; i < 8; i++) {
+		size_t offset = i * KIB(260), from = i * KIB(64);
+
+		ASSERT_EQ(KIB(256), dmabuf_ring_rw(&self->ring,
+						   IORING_OP_READ_FIXED,
+						   self->drive.fd, 1, offset,
+						   KIB(256), from));
+		ASSERT_EQ(KIB(256), dmabuf_ring_rw(&other,
+						   IORING_OP_WRITE_FIXED,
+						   self->drive.fd, 0, offset,
+						   KIB(256), pos));
+		EXPECT_EQ(KIB(256), file_match_at(self->drive.fd, pos, KIB(256),
+						  SEED_DRIVE, from));
+	}
+	dmabuf_ring_exit(&other);
+}
+
 TEST_F_TIMEOUT(data, shared, SLOW_TIMEOUT)
 {
 	struct dmabuf_ring other;
