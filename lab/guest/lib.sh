@@ -17,6 +17,7 @@ make_fs() {
 # the order in which they are found.
 drive() {
 	for block in /sys/block/nvme*; do
+		[ -e "$block/nsid" ] || continue
 		if [ "$(tr -d ' \n' < "$block/device/serial")" = "lab$1" ] &&
 		   [ "$(cat "$block/nsid")" = 1 ]; then
 			echo "/dev/${block##*/}"

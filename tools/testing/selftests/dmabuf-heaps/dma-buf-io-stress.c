@@ -303,14 +303,26 @@ FIXTURE_SETUP(move)
 	};
 }
 
+/*
+ * By default the drive is removed by sysfs. With DMABUF_IO_UNPLUG set, whoever
+ * reads the output is asked to unplug it and to plug it in again.
+ */
+static bool unplug_by_hand(void)
+{
+	return !!getenv("DMABUF_IO_UNPLUG");
+}
+
 /* Find a drive again that was removed. It has its name when nobody has it. */
 static int drive_rescan(struct drive *drive)
 {
 	unsigned int i;
 
-	if (write_text("1", "/sys/bus/pci/rescan"))
+	if (unplug_by_hand()) {
+		fputs("# plug the drive in\n", stderr);
+	} else if (write_text("1", "/sys/bus/pci/rescan")) {
 		return -errno;
-	for (i = 0; i < 100; i++) {
+	}
+	for (i = 0; i < 200; i++) {
 		drive->fd = open(getenv("DMABUF_IO_BDEV"),
 				 O_RDWR | O_DIRECT | O_CLOEXEC);
 		if (drive->fd >= 0)
@@ -613,6 +625,96 @@ TEST_F_TIMEOUT(move, throttled, SLOW_TIMEOUT)
 }
 
 /*
+ * A change of the queue's settings waits for a command that takes seconds, and
+ * what comes later waits at the queue's door. It has no mapping yet. The drive
+ * has nothing but zeroes, and takes at least two seconds for each command.
+ */
+struct freezer {
+	const char *name;
+	int fd;
+	int error;
+	__u64 took_ns;
+};
+
+static void *slow_read_main(void *arg)
+{
+	struct freezer *freezer = arg;
+	void *mem = aligned_alloc(4096, 4096);
+
+	if (!mem || pread(freezer->fd, mem, 4096, 0) != 4096)
+		freezer->error = -EIO;
+	free(mem);
+	return NULL;
+}
+
+static void *freezer_main(void *arg)
+{
+	struct freezer *freezer = arg;
+	__u64 start = now_ns();
+	char text[16];
+	long nr;
+
+	nr = read_number("/sys/block/%s/queue/nr_requests", freezer->name);
+	snprintf(text, sizeof(text), "%ld", nr - 1);
+	freezer->error = nr < 0 ? nr :
+		write_text(text, "/sys/block/%s/queue/nr_requests",
+			   freezer->name);
+	freezer->took_ns = now_ns() - start;
+	return NULL;
+}
+
+TEST_F_TIMEOUT(move, frozen, SLOW_TIMEOUT)
+{
+	const char *path = getenv("DMABUF_IO_SLOW_BDEV");
+	struct freezer reader = {}, freezer = {};
+	pthread_t read_thread, freeze_thread;
+	struct io_uring_cqe cqe;
+	struct io_uring_sqe *sqe;
+	char *mem;
+	int fd;
+
+	if (!path || !*path)
+		SKIP(return, "DMABUF_IO_SLOW_BDEV names no drive");
+	fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	reader.fd = fd;
+	freezer.name = strrchr(path, '/') + 1;
+	ASSERT_EQ(1, dmabuf_ring_register(self->ring.fd, 0, self->buf.fd, fd));
+	ASSERT_EQ(0, dmabuf_poison(&self->buf, 0, MIB(1)));
+
+	ASSERT_EQ(0, pthread_create(&read_thread, NULL, slow_read_main, &reader));
+	sleep_ms(100);
+	ASSERT_EQ(0, pthread_create(&freeze_thread, NULL, freezer_main, &freezer));
+	sleep_ms(100);
+	sqe = dmabuf_ring_sqe(&self->ring);
+	ASSERT_NE(NULL, sqe);
+	dmabuf_ring_prep(sqe, IORING_OP_READ_FIXED, fd, 0, 0, 65536, 0);
+	ASSERT_EQ(1, submit_and_issue(&self->ring));
+	sleep_ms(100);
+	ASSERT_EQ(0, exporter_move(self->buf.fd, DMA_BUF_IO_TEST_MOVE, 0,
+				   &self->move));
+	EXPECT_EQ(0, self->move.maps_left);
+	EXPECT_GT(1000000000ULL, self->move.unmap_ns);
+
+	pthread_join(read_thread, NULL);
+	pthread_join(freeze_thread, NULL);
+	EXPECT_EQ(0, reader.error);
+	EXPECT_EQ(0, freezer.error);
+	/* else it was not frozen, and this showed nothing */
+	EXPECT_LT(1500000000ULL, freezer.took_ns);
+	ASSERT_EQ(0, dmabuf_ring_wait(&self->ring, &cqe));
+	EXPECT_EQ(65536, cqe.res);
+	ASSERT_EQ(0, dmabuf_map(&self->buf));
+	mem = calloc(1, 65536);
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ(0, memcmp(mem, self->buf.map, 65536));
+	EXPECT_EQ(MIB(1) - 65536, dmabuf_match_poison(&self->buf, 65536,
+						      MIB(1) - 65536));
+	free(mem);
+	close(fd);
+}
+
+/*
  * Owners that go away
  */
 TEST_F_TIMEOUT(move, unregister_in_flight, SLOW_TIMEOUT)
@@ -785,6 +887,10 @@ static bool may_vanish(int res)
 static void *remover_main(void *arg)
 {
 	sleep_ms(500);
+	if (unplug_by_hand()) {
+		fputs("# unplug the drive\n", stderr);
+		return NULL;
+	}
 	return (void *)(long)write_text("1",
 			"/sys/block/%s/device/device/remove", (char *)arg);
 }
@@ -808,7 +914,9 @@ TEST_F_TIMEOUT(move, remove, SLOW_TIMEOUT)
 				    self->drive.name));
 	/* What was written could not be read back to check it. */
 	self->load.reads_only = true;
-	wrong = load_run(&self->load, 3000, may_vanish);
+	/* A hotplug port waits 5 s for somebody to change their mind. */
+	wrong = load_run(&self->load, unplug_by_hand() ? 12000 : 3000,
+			 may_vanish);
 	pthread_join(thread, &error);
 	ASSERT_EQ(NULL, wrong) TH_LOG("%s", wrong);
 	ASSERT_EQ(NULL, error);
