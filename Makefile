@@ -45,10 +45,20 @@ bench:
 check:
 	@$(LAB)/check $(C)
 
-#? make series            the patches as mails, in build/series
+#? make series [VANILLA=1] the patches as mails, in build/series
 .PHONY: series
 series:
-	@$(LAB)/series
+	@VANILLA='$(subst ','\'',$(VANILLA))' $(LAB)/series
+
+#? make bisect            each patch builds; each series boots and passes a test
+.PHONY: bisect
+bisect:
+	@$(LAB)/bisect
+
+#? make deb [CONFIG=path] the patched kernel as Debian packages, in build/deb
+.PHONY: deb
+deb:
+	@$(LAB)/deb '$(subst ','\'',$(CONFIG))'
 
 #? make clean             remove build/; downloads and ccache stay
 .PHONY: clean
