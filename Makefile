@@ -40,6 +40,11 @@ tree:
 bench:
 	@ROW='$(ROW)' $(LAB)/bench
 
+#? make fuzz [SECONDS=n]  random calls on the debug kernel; SEED=n repeats a run
+.PHONY: fuzz
+fuzz:
+	@$(LAB)/build debug && $(LAB)/fuzz $(or $(SECONDS),60) $(SEED)
+
 #? make check [C=name]    static checks: checkpatch, sparse, clang, other configurations
 .PHONY: check
 check:

@@ -1,0 +1,1136 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * File I/O with dma-bufs when memory runs out, and when the drive fails.
+ *
+ * Every allocation that a call reaches is made to fail, one in each round, until
+ * a round in which there was none left to fail. Whatever fails has to say so by
+ * a documented errno, leave nothing behind, and work when it is tried again.
+ *
+ * Environment:
+ * DMABUF_IO_BDEV	NVMe block device to test, which LOSES ITS DATA
+ * DMABUF_IO_SLOW_BDEV	drive of zeroes that takes 6 seconds or more for a command
+ * TMPDIR		directory for files (/tmp)
+ */
+#include "dma-buf-io.h"
+
+#define DEBUGFS		"/sys/kernel/debug"
+#define BUF_SIZE	MIB(4)
+#define BUF_POS		KIB(64)
+#define FILE_POS	MIB(1)
+/* The end is within a block. */
+#define COPY_LEN	(KIB(256) + 100)
+#define IO_LEN		KIB(256)
+/* Far more than there are allocations in anything here. */
+#define MAX_ROUNDS	1000
+/* Tasks of which one may be the one that allocates. */
+#define MAX_TASKS	64
+
+static const struct io_kind huge = { .chunk = HUGE_SIZE };
+static const struct io_kind scattered = { .chunk = 4096 };
+static const struct io_kind pageless = {
+	.chunk = 4096,
+	.flags = DMA_BUF_IO_TEST_PAGELESS,
+};
+
+static const struct io_kind move_on_map = {
+	.chunk = 4096,
+	.flags = DMA_BUF_IO_TEST_MOVE_ON_MAP,
+};
+
+static const struct dmabuf_kind kind_heap = { .heap = "system" };
+static const struct dmabuf_kind kind_udmabuf = { .shuffle = true };
+static const struct io_kind system_heap = { .kind = &kind_heap };
+static const struct io_kind udmabuf = { .kind = &kind_udmabuf };
+
+/*
+ * Faults
+ */
+
+/* By default only allocations that cannot wait fail, and only large ones. */
+static const struct {
+	const char *name;
+	const char *value;
+} knobs[] = {
+	{ "failslab/ignore-gfp-wait", "N" },
+	{ "failslab/verbose", "0" },
+	{ "fail_page_alloc/ignore-gfp-wait", "N" },
+	{ "fail_page_alloc/ignore-gfp-highmem", "N" },
+	{ "fail_page_alloc/min-order", "0" },
+	{ "fail_page_alloc/verbose", "0" },
+	/* For those that fail at random, which are put back in reverse order. */
+	{ "failslab/task-filter", "Y" },
+	{ "failslab/times", "-1" },
+	{ "fail_page_alloc/task-filter", "Y" },
+	{ "fail_page_alloc/times", "-1" },
+	{ "failslab/probability", "0" },
+	{ "fail_page_alloc/probability", "0" },
+};
+
+#define NR_KNOBS	(sizeof(knobs) / sizeof(knobs[0]))
+
+enum who {
+	CALLER,		/* this thread */
+	WORKERS,	/* threads of its ring */
+	KERNEL,		/* threads of the kernel's workqueues */
+};
+
+struct faults {
+	char old[NR_KNOBS][16];
+	unsigned int nr_old;
+	int task[MAX_TASKS];
+	unsigned int nr_tasks;
+	unsigned int injected, failed;	/* rounds, for the log */
+};
+
+static int read_text(char *text, size_t size, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t len;
+
+	if (fd < 0)
+		return -errno;
+	len = read(fd, text, size - 1);
+	close(fd);
+	if (len < 0)
+		return -EIO;
+	text[len] = 0;
+	text[strcspn(text, "\n")] = 0;
+	return 0;
+}
+
+static void faults_restore(struct faults *faults)
+{
+	while (faults->nr_old) {
+		unsigned int i = --faults->nr_old;
+
+		write_text(faults->old[i], DEBUGFS "/%s", knobs[i].name);
+	}
+}
+
+static int faults_setup(struct faults *faults)
+{
+	char path[PATH_MAX];
+	unsigned int i;
+	int ret;
+
+	*faults = (struct faults){};
+	if (access("/proc/thread-self/fail-nth", W_OK))
+		return -errno;
+	for (i = 0; i < NR_KNOBS; i++) {
+		snprintf(path, sizeof(path), DEBUGFS "/%s", knobs[i].name);
+		ret = read_text(faults->old[i], sizeof(faults->old[i]), path);
+		if (!ret)
+			ret = write_text(knobs[i].value, "%s", path);
+		if (ret) {
+			faults_restore(faults);
+			return ret;
+		}
+		faults->nr_old++;
+	}
+	return 0;
+}
+
+#define SETUP_FAULTS(faults)						\
+do {									\
+	int _ret = faults_setup(faults);				\
+									\
+	if (_ret)							\
+		SKIP(return, "no fault injection: %s", strerror(-_ret)); \
+} while (0)
+
+/* Add the tasks in @dir whose names start with @name. */
+static void faults_find(struct faults *faults, const char *dir, const char *name)
+{
+	struct dirent *entry;
+	char path[PATH_MAX], comm[32];
+	DIR *tasks = opendir(dir);
+
+	while (tasks && (entry = readdir(tasks)) && faults->nr_tasks < MAX_TASKS) {
+		int fd;
+
+		if (!isdigit(entry->d_name[0]))
+			continue;
+		snprintf(path, sizeof(path), "%s/%s/comm", dir, entry->d_name);
+		if (read_text(comm, sizeof(comm), path) ||
+		    strncmp(comm, name, strlen(name)))
+			continue;
+		snprintf(path, sizeof(path), "%s/%s/fail-nth", dir, entry->d_name);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		if (fd >= 0)
+			faults->task[faults->nr_tasks++] = fd;
+	}
+	if (tasks)
+		closedir(tasks);
+}
+
+/* The @nth allocation of each of these tasks is going to fail. */
+static int faults_start(struct faults *faults, enum who who, unsigned int nth)
+{
+	char text[16];
+	unsigned int i;
+	int fd;
+
+	faults->nr_tasks = 0;
+	switch (who) {
+	case CALLER:
+		fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+		if (fd >= 0)
+			faults->task[faults->nr_tasks++] = fd;
+		break;
+	case WORKERS:
+		faults_find(faults, "/proc/self/task", "iou-wrk");
+		break;
+	case KERNEL:
+		faults_find(faults, "/proc", "kworker/u");
+		break;
+	}
+	if (!faults->nr_tasks)
+		return -ENOENT;
+	snprintf(text, sizeof(text), "%u", nth);
+	for (i = 0; i < faults->nr_tasks; i++)
+		if (pwrite(faults->task[i], text, strlen(text), 0) < 0 &&
+		    errno != ESRCH)
+			return -errno;
+	return 0;
+}
+
+/* Whether one has failed. */
+static bool faults_stop(struct faults *faults)
+{
+	bool injected = false;
+	unsigned int i;
+
+	for (i = 0; i < faults->nr_tasks; i++) {
+		char left[16] = "1";
+
+		/* A task that is gone has no allocations left to fail. */
+		if (pread(faults->task[i], left, sizeof(left) - 1, 0) > 0 &&
+		    !strtoul(left, NULL, 10))
+			injected = true;
+		if (pwrite(faults->task[i], "0", 1, 0) < 0 && errno != ESRCH)
+			abort();
+		close(faults->task[i]);
+	}
+	faults->nr_tasks = 0;
+	faults->injected += injected;
+	return injected;
+}
+
+/* A test in which nothing could fail would have shown nothing. */
+#define EXPECT_SWEPT(faults, round)					\
+do {									\
+	EXPECT_LT(0, (faults)->injected);				\
+	EXPECT_GT(MAX_ROUNDS, (round));					\
+	TH_LOG("%u allocations failed, of these %u the call",		\
+	       (faults)->injected, (faults)->failed);			\
+} while (0)
+
+/*
+ * What is left of a buffer: 0, or what there is too much.
+ */
+static unsigned int listed(int fd)
+{
+	char line[256], key[32];
+	unsigned int nr = 0;
+	struct stat st;
+	FILE *file;
+
+	if (fstat(fd, &st))
+		return 1;
+	snprintf(key, sizeof(key), "ino=%llu ", (unsigned long long)st.st_ino);
+	file = fopen(DEBUGFS "/dma_buf/io", "re");
+	if (!file)
+		return 1;
+	while (fgets(line, sizeof(line), file))
+		nr += !strncmp(line, key, strlen(key));
+	fclose(file);
+	return nr;
+}
+
+static const char *left_over(const struct io_kind *kind, int fd)
+{
+	struct dma_buf_io_test_info info;
+	unsigned int ms;
+
+	for (ms = 0; listed(fd); ms += 10) {
+		if (ms >= 5000)
+			return "registration";
+		sleep_ms(10);
+	}
+	if (kind->kind)
+		return NULL;
+	if (wait_detached(fd, 5000))
+		return "attachment";
+	if (exporter_info(fd, &info))
+		return "no information";
+	if (info.mapped)
+		return "mapping";
+	if (info.pinned)
+		return "pin";
+	return NULL;
+}
+
+#define EXPECT_NOTHING_LEFT(kind, fd)					\
+do {									\
+	const char *_left = left_over(kind, fd);			\
+									\
+	ASSERT_EQ(NULL, _left) TH_LOG("%s left", _left);		\
+} while (0)
+
+/*
+ * Copies
+ */
+enum peer { PEER_DRIVE, PEER_FILE, PEER_MEMFD };
+
+FIXTURE(copy) {
+	struct faults faults;
+	struct dmabuf buf;
+	int fd;		/* end of the copies */
+	int plain;	/* the same file through the page cache */
+};
+
+FIXTURE_VARIANT(copy) {
+	const struct io_kind *kind;
+	enum peer peer;
+	int flags;
+};
+
+#define COPY_VARIANT(_kind, _name, ...) \
+	FIXTURE_VARIANT_ADD(copy, _kind##_##_name) { .kind = &_kind, __VA_ARGS__ }
+#define COPY_VARIANTS(kind) \
+	COPY_VARIANT(kind, drive, .peer = PEER_DRIVE, .flags = O_DIRECT); \
+	COPY_VARIANT(kind, drive_cached, .peer = PEER_DRIVE); \
+	COPY_VARIANT(kind, file, .peer = PEER_FILE, .flags = O_DIRECT); \
+	COPY_VARIANT(kind, file_cached, .peer = PEER_FILE); \
+	COPY_VARIANT(kind, memfd, .peer = PEER_MEMFD)
+
+COPY_VARIANTS(system_heap);
+COPY_VARIANT(udmabuf, drive, .peer = PEER_DRIVE, .flags = O_DIRECT);
+COPY_VARIANT(udmabuf, memfd, .peer = PEER_MEMFD);
+
+static int copy_open(enum peer peer, int flags, int *fd, int *plain)
+{
+	const char *dir = getenv("TMPDIR"), *bdev = getenv("DMABUF_IO_BDEV");
+	char path[PATH_MAX];
+
+	switch (peer) {
+	case PEER_DRIVE:
+		if (!bdev || !*bdev)
+			return -ENODEV;
+		*plain = open(bdev, O_RDWR | O_CLOEXEC);
+		break;
+	case PEER_FILE:
+		snprintf(path, sizeof(path), "%s/dma-buf-io.XXXXXX",
+			 dir && *dir ? dir : "/tmp");
+		*plain = mkostemp(path, O_CLOEXEC);
+		if (*plain >= 0)
+			unlink(path);
+		break;
+	case PEER_MEMFD:
+		*plain = memfd_create("dma-buf-io", MFD_CLOEXEC);
+		break;
+	}
+	if (*plain < 0)
+		return -errno;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", *plain);
+	*fd = open(path, O_RDWR | O_CLOEXEC | flags);
+	return *fd < 0 ? -errno : 0;
+}
+
+FIXTURE_SETUP(copy)
+{
+	int ret;
+
+	self->buf.fd = -1;
+	self->fd = -1;
+	self->plain = -1;
+	SETUP_FAULTS(&self->faults);
+	ret = copy_open(variant->peer, variant->flags, &self->fd, &self->plain);
+	if (ret == -ENODEV)
+		SKIP(return, "DMABUF_IO_BDEV names no drive");
+	if (ret == -EINVAL)
+		SKIP(return, "no O_DIRECT here");
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(0, file_fill(self->plain, 0, MIB(2), SEED_DRIVE));
+	ret = io_buf_alloc(&self->buf, variant->kind, BUF_SIZE);
+	if (ret)
+		SKIP(return, "%s: %s", self->buf.step, strerror(-ret));
+	ret = copy_range(self->plain, 0, self->buf.fd, 0, 4096);
+	if (ret == -EINVAL)
+		SKIP(return, "no copy_file_range() for dma-bufs");
+	ASSERT_EQ(4096, ret);
+	dmabuf_free(&self->buf);
+}
+
+FIXTURE_TEARDOWN(copy)
+{
+	faults_restore(&self->faults);
+	dmabuf_free(&self->buf);
+	close(self->fd);
+	close(self->plain);
+}
+
+/* Out of memory is all that can be the matter. */
+static bool copy_may(ssize_t ret)
+{
+	return ret == -ENOMEM || (ret > 0 && ret <= (ssize_t)COPY_LEN);
+}
+
+/* After an error the whole range is undefined; after a part the rest is due. */
+static ssize_t copy_rest(int in, off_t in_pos, int out, off_t out_pos, ssize_t done)
+{
+	ssize_t ret;
+
+	if (done < 0)
+		done = 0;
+	ret = copy_all(in, in_pos + done, out, out_pos + done, COPY_LEN - done);
+	return ret < 0 ? ret : ret + done;
+}
+
+TEST_F_TIMEOUT(copy, fill, SLOW_TIMEOUT)
+{
+	size_t end = BUF_POS + COPY_LEN;
+	bool injected = true;
+	unsigned int n;
+	ssize_t ret;
+
+	for (n = 1; injected && n < MAX_ROUNDS; n++) {
+		/* What is set up by the first copy belongs to it. */
+		ASSERT_EQ(0, io_buf_alloc(&self->buf, variant->kind, BUF_SIZE));
+		ASSERT_EQ(0, dmabuf_poison(&self->buf, 0, end + GUARD));
+		if (variant->peer != PEER_MEMFD) {
+			ASSERT_EQ(0, file_make_cold(self->plain));
+		}
+
+		ASSERT_EQ(0, faults_start(&self->faults, CALLER, n));
+		ret = copy_range(self->fd, FILE_POS, self->buf.fd, BUF_POS, COPY_LEN);
+		injected = faults_stop(&self->faults);
+		self->faults.failed += ret < 0;
+		EXPECT_TRUE(copy_may(ret)) TH_LOG("round %u: %zd", n, ret);
+		if (ret > 0) {
+			EXPECT_EQ(ret, dmabuf_match(&self->buf, BUF_POS, ret,
+						    SEED_DRIVE, FILE_POS));
+		}
+
+		EXPECT_EQ(COPY_LEN, copy_rest(self->fd, FILE_POS, self->buf.fd,
+					      BUF_POS, ret));
+		EXPECT_EQ(COPY_LEN, dmabuf_match(&self->buf, BUF_POS, COPY_LEN,
+						 SEED_DRIVE, FILE_POS));
+		EXPECT_EQ(BUF_POS, dmabuf_match_poison(&self->buf, 0, BUF_POS));
+		EXPECT_EQ(GUARD, dmabuf_match_poison(&self->buf, end, GUARD));
+		dmabuf_free(&self->buf);
+	}
+	EXPECT_SWEPT(&self->faults, n);
+}
+
+TEST_F_TIMEOUT(copy, drain, SLOW_TIMEOUT)
+{
+	size_t end = FILE_POS + COPY_LEN;
+	bool injected = true;
+	unsigned int n;
+	ssize_t ret;
+
+	for (n = 1; injected && n < MAX_ROUNDS; n++) {
+		ASSERT_EQ(0, io_buf_alloc(&self->buf, variant->kind, BUF_SIZE));
+		ASSERT_EQ(0, dmabuf_fill(&self->buf, 0, MIB(1), SEED_BUF, 0));
+		ASSERT_EQ(0, file_fill(self->plain, FILE_POS - GUARD,
+				       COPY_LEN + 2 * GUARD, SEED_OLD));
+		if (variant->peer != PEER_MEMFD) {
+			ASSERT_EQ(0, file_make_cold(self->plain));
+		}
+
+		ASSERT_EQ(0, faults_start(&self->faults, CALLER, n));
+		ret = copy_range(self->buf.fd, BUF_POS, self->fd, FILE_POS, COPY_LEN);
+		injected = faults_stop(&self->faults);
+		self->faults.failed += ret < 0;
+		EXPECT_TRUE(copy_may(ret)) TH_LOG("round %u: %zd", n, ret);
+		if (ret > 0) {
+			EXPECT_EQ(ret, file_match_at(self->plain, FILE_POS, ret,
+						     SEED_BUF, BUF_POS));
+		}
+
+		EXPECT_EQ(COPY_LEN, copy_rest(self->buf.fd, BUF_POS, self->fd,
+					      FILE_POS, ret));
+		if (variant->peer != PEER_MEMFD) {
+			ASSERT_EQ(0, file_make_cold(self->plain));
+		}
+		EXPECT_EQ(COPY_LEN, file_match_at(self->plain, FILE_POS, COPY_LEN,
+						  SEED_BUF, BUF_POS));
+		EXPECT_EQ(GUARD, file_match(self->plain, FILE_POS - GUARD, GUARD,
+					    SEED_OLD));
+		EXPECT_EQ(GUARD, file_match(self->plain, end, GUARD, SEED_OLD));
+		dmabuf_free(&self->buf);
+	}
+	EXPECT_SWEPT(&self->faults, n);
+}
+
+/*
+ * Registered buffers
+ */
+FIXTURE(reg) {
+	struct faults faults;
+	struct drive drive;
+	struct dmabuf buf;
+	struct dmabuf_ring ring;
+	struct transfer t;
+};
+
+FIXTURE_VARIANT(reg) {
+	const struct io_kind *kind;
+};
+
+#define REG_VARIANT(name) \
+	FIXTURE_VARIANT_ADD(reg, name) { .kind = &name }
+
+REG_VARIANT(huge);
+REG_VARIANT(scattered);
+REG_VARIANT(pageless);
+REG_VARIANT(move_on_map);
+REG_VARIANT(system_heap);
+REG_VARIANT(udmabuf);
+
+#define SETUP_DRIVE(drive)						\
+do {									\
+	int _ret = drive_open(drive);					\
+									\
+	if (_ret == 1)							\
+		SKIP(return, "%s", (drive)->skip);			\
+	ASSERT_EQ(0, _ret);						\
+} while (0)
+
+#define SETUP_BUF(buf, kind, size)					\
+do {									\
+	int _ret = io_buf_alloc(buf, kind, size);			\
+									\
+	if (_ret == -ENOENT || _ret == -ENODEV)				\
+		SKIP(return, "no %s", (buf)->step);			\
+	ASSERT_EQ(0, _ret) TH_LOG("%s", (buf)->step);			\
+} while (0)
+
+FIXTURE_SETUP(reg)
+{
+	self->ring.fd = -1;
+	self->buf.fd = -1;
+	SETUP_FAULTS(&self->faults);
+	SETUP_DRIVE(&self->drive);
+	SETUP_BUF(&self->buf, variant->kind, BUF_SIZE);
+	ASSERT_EQ(0, dmabuf_ring_init(&self->ring, 8, 0));
+	ASSERT_EQ(0, dmabuf_ring_table(self->ring.fd, 2));
+	ASSERT_EQ(0, file_fill(self->drive.fd, 0, MIB(2), SEED_DRIVE));
+	self->t = (struct transfer) {
+		.ring = &self->ring,
+		.drive = &self->drive,
+		.buf = &self->buf,
+		.slot = 1,
+	};
+}
+
+FIXTURE_TEARDOWN(reg)
+{
+	faults_restore(&self->faults);
+	dmabuf_ring_exit(&self->ring);
+	dmabuf_free(&self->buf);
+	close(self->drive.fd);
+}
+
+TEST_F_TIMEOUT(reg, registration, SLOW_TIMEOUT)
+{
+	int ring = self->ring.fd, fd = self->buf.fd, ret;
+	bool injected = true;
+	unsigned int n;
+
+	for (n = 1; injected && n < MAX_ROUNDS; n++) {
+		ASSERT_EQ(0, faults_start(&self->faults, CALLER, n));
+		ret = dmabuf_ring_register(ring, 1, fd, self->drive.fd);
+		injected = faults_stop(&self->faults);
+		if (ret != 1) {
+			self->faults.failed++;
+			EXPECT_TRUE(injected);
+			EXPECT_EQ(-ENOMEM, ret) TH_LOG("round %u", n);
+			EXPECT_NOTHING_LEFT(variant->kind, fd);
+			ASSERT_EQ(1, dmabuf_ring_register(ring, 1, fd,
+							  self->drive.fd));
+		}
+		/* Also when it got along without what could not be had. */
+		EXPECT_READ(&self->t, n % 8 * 4096, IO_LEN, n % 8 * 4096);
+		ASSERT_EQ(1, dmabuf_ring_unregister(ring, 1));
+		EXPECT_NOTHING_LEFT(variant->kind, fd);
+	}
+	EXPECT_SWEPT(&self->faults, n);
+	EXPECT_LT(0, self->faults.failed);
+}
+
+/*
+ * I/O on them
+ */
+FIXTURE(io) {
+	struct faults faults;
+	struct drive drive;
+	struct dmabuf buf;
+	struct dmabuf_ring ring;
+};
+
+FIXTURE_VARIANT(io) {
+	const struct io_kind *kind;
+	unsigned int sqe_flags;
+	enum who who;
+	bool move;	/* the exporter has taken the memory back before */
+};
+
+FIXTURE_VARIANT_ADD(io, plain) { .kind = &scattered };
+FIXTURE_VARIANT_ADD(io, async) {
+	.kind = &scattered, .sqe_flags = IOSQE_ASYNC, .who = WORKERS,
+};
+
+#define MOVED_VARIANTS(_kind)						\
+	FIXTURE_VARIANT_ADD(io, moved_##_kind) {			\
+		.kind = &_kind, .move = true,				\
+	};								\
+	FIXTURE_VARIANT_ADD(io, moved_##_kind##_worker) {		\
+		.kind = &_kind, .move = true, .who = WORKERS,		\
+	}
+
+MOVED_VARIANTS(scattered);
+MOVED_VARIANTS(huge);
+MOVED_VARIANTS(pageless);
+
+FIXTURE_SETUP(io)
+{
+	self->ring.fd = -1;
+	self->buf.fd = -1;
+	SETUP_FAULTS(&self->faults);
+	SETUP_DRIVE(&self->drive);
+	SETUP_BUF(&self->buf, variant->kind, BUF_SIZE);
+	ASSERT_EQ(0, dmabuf_ring_init(&self->ring, 8, 0));
+	ASSERT_EQ(0, dmabuf_ring_table(self->ring.fd, 1));
+	ASSERT_EQ(1, dmabuf_ring_register(self->ring.fd, 0, self->buf.fd,
+					  self->drive.fd));
+	ASSERT_EQ(0, file_fill(self->drive.fd, 0, MIB(2), SEED_DRIVE));
+}
+
+FIXTURE_TEARDOWN(io)
+{
+	faults_restore(&self->faults);
+	dmabuf_ring_exit(&self->ring);
+	dmabuf_free(&self->buf);
+	close(self->drive.fd);
+}
+
+/*
+ * One request, with the nth allocation failing if that is not 0. Returns what
+ * its completion says. A system call that could not take the request left it in
+ * the ring, and is repeated without faults.
+ */
+static int io_rw(struct dmabuf_ring *ring, unsigned int opcode, int fd,
+		 unsigned int sqe_flags, struct faults *faults, enum who who,
+		 unsigned int nth, bool *injected)
+{
+	struct io_uring_sqe *sqe = dmabuf_ring_sqe(ring);
+	struct io_uring_cqe cqe;
+	int ret;
+
+	if (!sqe)
+		return -EBUSY;
+	dmabuf_ring_prep(sqe, opcode, fd, 0, BUF_POS, IO_LEN, FILE_POS);
+	sqe->flags = sqe_flags;
+	if (nth) {
+		ret = faults_start(faults, who, nth);
+		if (ret)
+			return ret;
+	}
+	ret = dmabuf_ring_submit(ring);
+	if (ret == 1)
+		ret = dmabuf_ring_wait(ring, &cqe);
+	if (nth)
+		*injected = faults_stop(faults);
+	if (!ret)
+		return cqe.res;
+	if (ret == -EAGAIN || ret == -ENOMEM) {
+		if (dmabuf_ring_enter(ring, 1, 0, 0) < 0)
+			return -EIO;
+		ret = dmabuf_ring_wait(ring, &cqe);
+	}
+	return ret ? -EIO : cqe.res;
+}
+
+static bool io_may(int res, bool moved)
+{
+	return res == -ENOMEM || (moved && res == -EINVAL);
+}
+
+static void io_sweep(struct __test_metadata *_metadata,
+		     FIXTURE_DATA(io) *self, const FIXTURE_VARIANT(io) *variant,
+		     bool write)
+{
+	unsigned int op = write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED;
+	size_t end = BUF_POS + IO_LEN;
+	struct dma_buf_io_test_info info;
+	struct dma_buf_io_test_move move;
+	bool injected = true;
+	unsigned int n;
+	int res;
+
+	for (n = 1; injected && n < MAX_ROUNDS; n++) {
+		/* There has to be a thread that can be told to fail. */
+		if (variant->who == WORKERS) {
+			ASSERT_EQ(IO_LEN, io_rw(&self->ring, IORING_OP_READ_FIXED,
+						self->drive.fd, IOSQE_ASYNC, NULL,
+						CALLER, 0, NULL));
+		}
+		if (write) {
+			ASSERT_EQ(0, file_fill(self->drive.fd, FILE_POS - GUARD,
+					       IO_LEN + 2 * GUARD, SEED_OLD));
+		}
+		if (write) {
+			ASSERT_EQ(0, dmabuf_fill(&self->buf, 0, MIB(1), SEED_BUF, 0));
+		} else {
+			ASSERT_EQ(0, dmabuf_poison(&self->buf, 0, end + GUARD));
+		}
+		if (variant->move) {
+			ASSERT_EQ(0, exporter_move(self->buf.fd, DMA_BUF_IO_TEST_MOVE,
+						   0, &move));
+		}
+
+		res = io_rw(&self->ring, op, self->drive.fd, variant->sqe_flags,
+			    &self->faults, variant->who, n, &injected);
+		if (res != (int)IO_LEN) {
+			self->faults.failed++;
+			EXPECT_TRUE(injected);
+			EXPECT_TRUE(io_may(res, variant->move))
+				TH_LOG("round %u: %d", n, res);
+			/* An error without any data transferred, as documented. */
+			if (!write) {
+				EXPECT_EQ(end + GUARD,
+					  dmabuf_match_poison(&self->buf, 0, end + GUARD));
+			}
+			ASSERT_EQ(IO_LEN, io_rw(&self->ring, op, self->drive.fd, 0,
+						NULL, CALLER, 0, NULL));
+		}
+		if (!write) {
+			EXPECT_EQ(IO_LEN, dmabuf_match(&self->buf, BUF_POS, IO_LEN,
+						       SEED_DRIVE, FILE_POS));
+			EXPECT_EQ(BUF_POS, dmabuf_match_poison(&self->buf, 0, BUF_POS));
+			EXPECT_EQ(GUARD, dmabuf_match_poison(&self->buf, end, GUARD));
+			continue;
+		}
+		EXPECT_EQ(IO_LEN, file_match_at(self->drive.fd, FILE_POS, IO_LEN,
+						SEED_BUF, BUF_POS));
+		EXPECT_EQ(GUARD, file_match(self->drive.fd, FILE_POS - GUARD, GUARD,
+					    SEED_OLD));
+		EXPECT_EQ(GUARD, file_match(self->drive.fd, FILE_POS + IO_LEN, GUARD,
+					    SEED_OLD));
+	}
+	EXPECT_GT(MAX_ROUNDS, n);
+	/* For what is mapped there may be no need to allocate anything. */
+	if (variant->move) {
+		EXPECT_LT(0, self->faults.injected);
+	}
+	TH_LOG("%u allocations failed, of these %u the call",
+	       self->faults.injected, self->faults.failed);
+
+	ASSERT_EQ(0, exporter_info(self->buf.fd, &info));
+	EXPECT_EQ(1, info.attached);
+	EXPECT_EQ(1, info.mapped);
+	ASSERT_EQ(1, dmabuf_ring_unregister(self->ring.fd, 0));
+	EXPECT_NOTHING_LEFT(variant->kind, self->buf.fd);
+}
+
+TEST_F_TIMEOUT(io, read, SLOW_TIMEOUT)
+{
+	io_sweep(_metadata, self, variant, false);
+}
+
+TEST_F_TIMEOUT(io, write, SLOW_TIMEOUT)
+{
+	io_sweep(_metadata, self, variant, true);
+}
+
+/*
+ * Errors of the drive
+ */
+#define RETRIES "/sys/module/nvme_core/parameters/max_retries"
+
+struct slow {
+	int fd;
+	const char *name;
+	char timeout[16], retries[16];	/* as they were */
+};
+
+static int slow_open(struct slow *slow)
+{
+	const char *path = getenv("DMABUF_IO_SLOW_BDEV");
+	char file[PATH_MAX];
+	int ret;
+
+	slow->fd = -1;
+	if (!path || !*path)
+		return -ENODEV;
+	slow->name = strrchr(path, '/') + 1;
+	snprintf(file, sizeof(file), "/sys/block/%s/queue/io_timeout", slow->name);
+	ret = read_text(slow->timeout, sizeof(slow->timeout), file);
+	if (!ret)
+		ret = read_text(slow->retries, sizeof(slow->retries), RETRIES);
+	if (ret)
+		return ret;
+	slow->fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	return slow->fd < 0 ? -errno : 0;
+}
+
+static int slow_hurry(struct slow *slow)
+{
+	int ret = write_text("500", "/sys/block/%s/queue/io_timeout", slow->name);
+
+	return ret ? ret : write_text("0", RETRIES);
+}
+
+static int slow_relax(struct slow *slow)
+{
+	int ret = write_text(slow->timeout, "/sys/block/%s/queue/io_timeout",
+			     slow->name);
+
+	return ret ? ret : write_text(slow->retries, RETRIES);
+}
+
+FIXTURE(drive) {
+	struct drive drive;
+	struct dmabuf buf;	/* registered */
+	struct dmabuf heap;	/* copied to and from */
+	struct dmabuf_ring ring;
+	char knobs[64];
+	struct slow slow;
+	struct faults faults;
+};
+
+FIXTURE_SETUP(drive)
+{
+	self->ring.fd = -1;
+	self->buf.fd = -1;
+	self->heap.fd = -1;
+	self->slow.fd = -1;
+	SETUP_DRIVE(&self->drive);
+	snprintf(self->knobs, sizeof(self->knobs), DEBUGFS "/%s/fault_inject",
+		 self->drive.name);
+	SETUP_BUF(&self->buf, &scattered, BUF_SIZE);
+	SETUP_BUF(&self->heap, &system_heap, BUF_SIZE);
+	ASSERT_EQ(0, dmabuf_ring_init(&self->ring, 8, 0));
+	ASSERT_EQ(0, dmabuf_ring_table(self->ring.fd, 1));
+}
+
+FIXTURE_TEARDOWN(drive)
+{
+	faults_restore(&self->faults);
+	write_text("0", "%s/probability", self->knobs);
+	if (self->slow.fd >= 0) {
+		slow_relax(&self->slow);
+		close(self->slow.fd);
+	}
+	dmabuf_ring_exit(&self->ring);
+	dmabuf_free(&self->buf);
+	dmabuf_free(&self->heap);
+	close(self->drive.fd);
+}
+
+/*
+ * A buffer is let go of. That can't be refused for long.
+ */
+static int remove_by_slot(struct dmabuf_ring *ring)
+{
+	int ret = dmabuf_ring_unregister(ring->fd, 1);
+
+	return ret == 1 ? 0 : ret;
+}
+
+static int remove_by_table(struct dmabuf_ring *ring)
+{
+	return dmabuf_ring_ctl(ring->fd, IORING_UNREGISTER_BUFFERS, NULL, 0);
+}
+
+static int remove_by_exit(struct dmabuf_ring *ring)
+{
+	dmabuf_ring_exit(ring);
+	return 0;
+}
+
+static int (*const removals[])(struct dmabuf_ring *ring) = {
+	remove_by_slot, remove_by_table, remove_by_exit,
+};
+
+/* Other threads of the kernel have something to allocate at any time. */
+#define KERNEL_ROUNDS	4
+
+TEST_F_TIMEOUT(drive, removal, SLOW_TIMEOUT)
+{
+	unsigned int n, i, rounds = 0;
+	struct transfer t = {
+		.ring = &self->ring, .drive = &self->drive, .buf = &self->buf,
+		.slot = 1,
+	};
+	int fd = self->buf.fd, ret;
+	enum who who;
+	bool injected;
+
+	SETUP_FAULTS(&self->faults);
+	ASSERT_EQ(0, file_fill(self->drive.fd, 0, MIB(1), SEED_DRIVE));
+	dmabuf_ring_exit(&self->ring);
+	for (i = 0; i < 6; i++) {
+		who = i < 3 ? CALLER : KERNEL;
+		injected = true;
+		for (n = 1; n < MAX_ROUNDS; n++, rounds++) {
+			if (who == CALLER ? !injected : n > KERNEL_ROUNDS)
+				break;
+			ASSERT_EQ(0, dmabuf_ring_init(&self->ring, 8, 0));
+			ASSERT_EQ(0, dmabuf_ring_table(self->ring.fd, 2));
+			ASSERT_EQ(1, dmabuf_ring_register(self->ring.fd, 1, fd,
+							  self->drive.fd));
+			EXPECT_READ(&t, 4096, IO_LEN, 0);
+
+			ASSERT_EQ(0, faults_start(&self->faults, who, n));
+			ret = removals[i % 3](&self->ring);
+			if (who == KERNEL && !ret)
+				sleep_ms(20);
+			injected = faults_stop(&self->faults);
+			if (ret) {
+				self->faults.failed++;
+				EXPECT_TRUE(injected);
+				EXPECT_EQ(-ENOMEM, ret);
+				EXPECT_EQ(0, removals[i % 3](&self->ring));
+			}
+			EXPECT_NOTHING_LEFT(&scattered, fd);
+			dmabuf_ring_exit(&self->ring);
+		}
+		EXPECT_GT(MAX_ROUNDS, n);
+	}
+	TH_LOG("%u rounds, in %u an allocation failed", rounds,
+	       self->faults.injected);
+}
+
+/*
+ * The threads of the ring get no memory at all, so that there is no second try
+ * which could help.
+ */
+static int starve(bool on)
+{
+	const char *percent = on ? "100" : "0";
+	int ret = write_text(percent, DEBUGFS "/failslab/probability");
+
+	return ret ? ret : write_text(percent, DEBUGFS "/fail_page_alloc/probability");
+}
+
+/* Returns the number of threads. */
+static int mark_workers(const char *mark)
+{
+	struct dirent *entry;
+	char path[PATH_MAX], comm[32];
+	DIR *tasks = opendir("/proc/self/task");
+	int nr = 0;
+
+	while (tasks && (entry = readdir(tasks))) {
+		snprintf(path, sizeof(path), "/proc/self/task/%s/comm", entry->d_name);
+		if (read_text(comm, sizeof(comm), path) || strncmp(comm, "iou-wrk", 7))
+			continue;
+		nr += !write_text(mark, "/proc/self/task/%s/make-it-fail",
+				  entry->d_name);
+	}
+	if (tasks)
+		closedir(tasks);
+	return nr;
+}
+
+TEST_F_TIMEOUT(drive, starved_worker, SLOW_TIMEOUT)
+{
+	struct dma_buf_io_test_move move;
+	int fd = self->drive.fd, res;
+	unsigned int i;
+
+	SETUP_FAULTS(&self->faults);
+	ASSERT_EQ(0, file_fill(fd, 0, MIB(2), SEED_DRIVE));
+	ASSERT_EQ(1, dmabuf_ring_register(self->ring.fd, 0, self->buf.fd, fd));
+	for (i = 0; i < 4; i++) {
+		ASSERT_EQ(0, dmabuf_poison(&self->buf, 0, MIB(1)));
+		ASSERT_EQ(IO_LEN, io_rw(&self->ring, IORING_OP_WRITE_FIXED, fd,
+					IOSQE_ASYNC, NULL, CALLER, 0, NULL));
+		ASSERT_EQ(0, file_fill(fd, 0, MIB(2), SEED_DRIVE));
+		ASSERT_EQ(0, exporter_move(self->buf.fd, DMA_BUF_IO_TEST_MOVE, 0,
+					   &move));
+		ASSERT_LT(0, mark_workers("1"));
+		ASSERT_EQ(0, starve(true));
+		res = io_rw(&self->ring, IORING_OP_READ_FIXED, fd, 0, NULL, CALLER,
+			    0, NULL);
+		ASSERT_EQ(0, starve(false));
+		mark_workers("0");
+		EXPECT_TRUE(io_may(res, true)) TH_LOG("%d", res);
+		EXPECT_EQ(MIB(1), dmabuf_match_poison(&self->buf, 0, MIB(1)));
+
+		EXPECT_EQ(IO_LEN, io_rw(&self->ring, IORING_OP_READ_FIXED, fd, 0,
+					NULL, CALLER, 0, NULL));
+		EXPECT_EQ(IO_LEN, dmabuf_match(&self->buf, BUF_POS, IO_LEN,
+					       SEED_DRIVE, FILE_POS));
+	}
+	ASSERT_EQ(1, dmabuf_ring_unregister(self->ring.fd, 0));
+	EXPECT_NOTHING_LEFT(&scattered, self->buf.fd);
+}
+
+/* The next @times commands end with this status. */
+static int drive_fail(const char *knobs, unsigned int status, const char *times,
+		      bool retry)
+{
+	char text[16];
+	int ret;
+
+	snprintf(text, sizeof(text), "%#x", status);
+	ret = write_text(text, "%s/status", knobs);
+	if (!ret)
+		ret = write_text(retry ? "N" : "Y", "%s/dont_retry", knobs);
+	if (!ret)
+		ret = write_text("0", "%s/verbose", knobs);
+	if (!ret)
+		ret = write_text(times, "%s/times", knobs);
+	if (!ret)
+		ret = write_text("100", "%s/probability", knobs);
+	return ret;
+}
+
+static int drive_pread(int fd)
+{
+	void *mem = aligned_alloc(4096, 4096);
+	int ret;
+
+	if (!mem)
+		return -ENOMEM;
+	ret = pread(fd, mem, 4096, FILE_POS) < 0 ? -errno : 0;
+	free(mem);
+	return ret;
+}
+
+/* A command ends with an error: as it does with any other memory. */
+TEST_F_TIMEOUT(drive, status, SLOW_TIMEOUT)
+{
+	/* internal error, unrecovered read error, write fault */
+	static const unsigned int status[] = { 0x6, 0x281, 0x280 };
+	size_t end = BUF_POS + IO_LEN;
+	int fd = self->drive.fd, error;
+	unsigned int i;
+
+	if (drive_fail(self->knobs, 0x6, "0", false))
+		SKIP(return, "no %s", self->knobs);
+	ASSERT_EQ(0, file_fill(fd, 0, MIB(2), SEED_DRIVE));
+	ASSERT_EQ(1, dmabuf_ring_register(self->ring.fd, 0, self->buf.fd, fd));
+	for (i = 0; i < sizeof(status) / sizeof(status[0]); i++) {
+		ASSERT_EQ(0, drive_fail(self->knobs, status[i], "1", false));
+		error = drive_pread(fd);
+		ASSERT_GT(0, error);
+
+		ASSERT_EQ(0, dmabuf_poison(&self->buf, 0, end + GUARD));
+		ASSERT_EQ(0, drive_fail(self->knobs, status[i], "1", false));
+		EXPECT_EQ(error, io_rw(&self->ring, IORING_OP_READ_FIXED, fd, 0,
+				       NULL, CALLER, 0, NULL));
+		EXPECT_EQ(BUF_POS, dmabuf_match_poison(&self->buf, 0, BUF_POS));
+		EXPECT_EQ(GUARD, dmabuf_match_poison(&self->buf, end, GUARD));
+		ASSERT_EQ(0, drive_fail(self->knobs, status[i], "1", false));
+		EXPECT_EQ(error, io_rw(&self->ring, IORING_OP_WRITE_FIXED, fd, 0,
+				       NULL, CALLER, 0, NULL));
+
+		ASSERT_EQ(0, dmabuf_poison(&self->heap, 0, end + GUARD));
+		ASSERT_EQ(0, drive_fail(self->knobs, status[i], "1", false));
+		EXPECT_EQ(error, copy_range(fd, FILE_POS, self->heap.fd, BUF_POS,
+					    IO_LEN));
+		EXPECT_EQ(BUF_POS, dmabuf_match_poison(&self->heap, 0, BUF_POS));
+		EXPECT_EQ(GUARD, dmabuf_match_poison(&self->heap, end, GUARD));
+		ASSERT_EQ(0, drive_fail(self->knobs, status[i], "1", false));
+		EXPECT_EQ(error, copy_range(self->heap.fd, BUF_POS, fd, FILE_POS,
+					    IO_LEN));
+
+		/* And all is well afterwards. */
+		ASSERT_EQ(0, file_fill(fd, 0, MIB(2), SEED_DRIVE));
+		EXPECT_EQ(IO_LEN, io_rw(&self->ring, IORING_OP_READ_FIXED, fd, 0,
+					NULL, CALLER, 0, NULL));
+		EXPECT_EQ(IO_LEN, dmabuf_match(&self->buf, BUF_POS, IO_LEN,
+					       SEED_DRIVE, FILE_POS));
+		EXPECT_EQ(IO_LEN, copy_range(fd, FILE_POS, self->heap.fd, BUF_POS,
+					     IO_LEN));
+		EXPECT_EQ(IO_LEN, dmabuf_match(&self->heap, BUF_POS, IO_LEN,
+					       SEED_DRIVE, FILE_POS));
+	}
+}
+
+/* The driver sends a command again, with the same memory. */
+TEST_F_TIMEOUT(drive, retry, SLOW_TIMEOUT)
+{
+	struct transfer t = {
+		.ring = &self->ring, .drive = &self->drive, .buf = &self->buf,
+	};
+	struct dma_buf_io_test_info info;
+	int fd = self->drive.fd;
+
+	if (drive_fail(self->knobs, 0x6, "0", true))
+		SKIP(return, "no %s", self->knobs);
+	ASSERT_EQ(0, file_fill(fd, 0, MIB(2), SEED_DRIVE));
+	ASSERT_EQ(1, dmabuf_ring_register(self->ring.fd, 0, self->buf.fd, fd));
+	ASSERT_EQ(0, drive_fail(self->knobs, 0x6, "3", true));
+	EXPECT_READ(&t, BUF_POS, IO_LEN, FILE_POS);
+	EXPECT_EQ(0, read_number("%s/times", self->knobs));
+	ASSERT_EQ(0, drive_fail(self->knobs, 0x6, "3", true));
+	EXPECT_EQ(IO_LEN, copy_range(fd, FILE_POS, self->heap.fd, BUF_POS, IO_LEN));
+	EXPECT_EQ(0, read_number("%s/times", self->knobs));
+	EXPECT_EQ(IO_LEN, dmabuf_match(&self->heap, BUF_POS, IO_LEN, SEED_DRIVE,
+				       FILE_POS));
+	ASSERT_EQ(0, exporter_info(self->buf.fd, &info));
+	EXPECT_EQ(1, info.maps);
+}
+
+static bool is_zero(struct dmabuf *buf, size_t pos, size_t len)
+{
+	return !dmabuf_map(buf) && byte_match(buf->map + pos, len, 0) == len;
+}
+
+/*
+ * A drive that does not answer in time: the driver resets it. The exporter
+ * does not have to wait any longer than for that.
+ */
+TEST_F_TIMEOUT(drive, timeout, SLOW_TIMEOUT)
+{
+	struct dma_buf_io_test_move move;
+	struct io_uring_cqe cqe;
+	struct io_uring_sqe *sqe;
+	struct slow *slow = &self->slow;
+	int ret;
+
+	ret = slow_open(slow);
+	if (ret == -ENODEV)
+		SKIP(return, "DMABUF_IO_SLOW_BDEV names no drive");
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(1, dmabuf_ring_register(self->ring.fd, 0, self->buf.fd, slow->fd));
+	ASSERT_EQ(0, dmabuf_poison(&self->buf, 0, MIB(1)));
+	ASSERT_EQ(0, dmabuf_poison(&self->heap, 0, MIB(1)));
+
+	ASSERT_EQ(0, slow_hurry(slow));
+	sqe = dmabuf_ring_sqe(&self->ring);
+	ASSERT_NE(NULL, sqe);
+	dmabuf_ring_prep(sqe, IORING_OP_READ_FIXED, slow->fd, 0, BUF_POS, IO_LEN, 0);
+	ASSERT_EQ(1, dmabuf_ring_submit(&self->ring));
+	ASSERT_EQ(0, exporter_move(self->buf.fd, DMA_BUF_IO_TEST_MOVE, 0, &move));
+	EXPECT_EQ(1, move.maps);
+	EXPECT_EQ(0, move.maps_left);
+	/* else there was nothing to wait for, and this showed nothing */
+	EXPECT_LT(400000000ULL, move.unmap_ns);
+	EXPECT_GT(20000000000ULL, move.unmap_ns);
+	ASSERT_EQ(0, dmabuf_ring_wait(&self->ring, &cqe));
+	EXPECT_EQ(-EIO, cqe.res);
+	EXPECT_EQ(BUF_POS, dmabuf_match_poison(&self->buf, 0, BUF_POS));
+
+	EXPECT_EQ(-EIO, copy_range(slow->fd, 0, self->heap.fd, BUF_POS, IO_LEN));
+	EXPECT_EQ(BUF_POS, dmabuf_match_poison(&self->heap, 0, BUF_POS));
+
+	ASSERT_EQ(0, slow_relax(slow));
+	EXPECT_EQ(IO_LEN, dmabuf_ring_rw(&self->ring, IORING_OP_READ_FIXED, slow->fd,
+					 0, BUF_POS, IO_LEN, 0));
+	EXPECT_TRUE(is_zero(&self->buf, BUF_POS, IO_LEN));
+	EXPECT_EQ(GUARD, dmabuf_match_poison(&self->buf, BUF_POS + IO_LEN, GUARD));
+	EXPECT_EQ(IO_LEN, copy_range(slow->fd, 0, self->heap.fd, BUF_POS, IO_LEN));
+	EXPECT_TRUE(is_zero(&self->heap, BUF_POS, IO_LEN));
+	EXPECT_EQ(GUARD, dmabuf_match_poison(&self->heap, BUF_POS + IO_LEN, GUARD));
+	ASSERT_EQ(1, dmabuf_ring_unregister(self->ring.fd, 0));
+	EXPECT_NOTHING_LEFT(&scattered, self->buf.fd);
+}
+
+TEST_HARNESS_MAIN
