@@ -643,7 +643,7 @@ static int open_file(struct thread *t, unsigned int what, int flags)
 	case 1:
 		if (fuzz.bdev >= 0)
 			return sys(open(fuzz.bdev_path, flags));
-		/* fall through */
+		__attribute__((fallthrough));
 	case 2:
 	case 3:
 		snprintf(path, sizeof(path), "%s/dmabuf-fuzz.XXXXXX", fuzz.dir);
