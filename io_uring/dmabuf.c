@@ -14,6 +14,7 @@
 #include "io_uring.h"
 #include "regbuf.h"
 #include "rsrc.h"
+#include "rw.h"
 
 /* By now no request has the node, so that no I/O uses the buffer. */
 static void io_dmabuf_release(void *priv)
@@ -98,6 +99,21 @@ static int io_dmabuf_usable(struct io_kiocb *req)
 	return 0;
 }
 
+static noinline int io_dmabuf_prepare(struct io_kiocb *req,
+				      struct dma_buf_io *dbio,
+				      unsigned int issue_flags)
+{
+	bool nowait = io_rw_nowait(req);
+	int ret;
+
+	ret = dma_buf_io_prepare(dbio, nowait ||
+				 (issue_flags & IO_URING_F_NONBLOCK));
+	/* Not to be tried again by a worker, which may sleep. */
+	if (ret == -EAGAIN && nowait)
+		req->flags |= REQ_F_NOWAIT;
+	return ret;
+}
+
 /**
  * io_dmabuf_import - set up an iterator over a registered dma-buf
  * @req:	the request
@@ -122,7 +138,6 @@ int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter,
 		     int ddir, unsigned int issue_flags)
 {
 	struct dma_buf_io *dbio = imu->priv;
-	bool nowait;
 	u64 end;
 	int ret;
 
@@ -133,11 +148,11 @@ int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter,
 		     end > imu->len || len > MAX_RW_COUNT))
 		return -EFAULT;
 
-	nowait = (issue_flags & IO_URING_F_NONBLOCK) ||
-		(req->flags & REQ_F_NOWAIT);
-	ret = dma_buf_io_prepare(dbio, nowait);
-	if (unlikely(ret))
-		return ret;
+	if (unlikely(dma_buf_io_stale(dbio))) {
+		ret = io_dmabuf_prepare(req, dbio, issue_flags);
+		if (ret)
+			return ret;
+	}
 	iov_iter_dmabuf_map(iter, ddir, dbio, offset, len);
 	return 0;
 }

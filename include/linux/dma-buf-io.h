@@ -193,6 +193,18 @@ void __dma_buf_io_sync_for_cpu(const struct dma_buf_io_map *map, u64 offset,
 			       size_t len, enum dma_data_direction dir);
 
 /**
+ * dma_buf_io_stale - did an exporter take a mapping back?
+ * @dbio:	the buffer
+ *
+ * Context: any.
+ * Return: true if dma_buf_io_prepare() has something to do.
+ */
+static inline bool dma_buf_io_stale(const struct dma_buf_io *dbio)
+{
+	return atomic_read(&dbio->nr_stale);
+}
+
+/**
  * dma_buf_io_prepare - see to it that the buffer is mapped
  * @dbio:	the buffer
  * @nowait:	do not sleep
@@ -206,7 +218,7 @@ void __dma_buf_io_sync_for_cpu(const struct dma_buf_io_map *map, u64 offset,
  */
 static inline int dma_buf_io_prepare(struct dma_buf_io *dbio, bool nowait)
 {
-	if (likely(!atomic_read(&dbio->nr_stale)))
+	if (likely(!dma_buf_io_stale(dbio)))
 		return 0;
 	return nowait ? -EAGAIN : dma_buf_io_remap(dbio);
 }

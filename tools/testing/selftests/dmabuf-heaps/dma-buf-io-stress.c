@@ -317,11 +317,10 @@ static int drive_rescan(struct drive *drive)
 {
 	unsigned int i;
 
-	if (unplug_by_hand()) {
+	if (unplug_by_hand())
 		fputs("# plug the drive in\n", stderr);
-	} else if (write_text("1", "/sys/bus/pci/rescan")) {
+	else if (write_text("1", "/sys/bus/pci/rescan"))
 		return -errno;
-	}
 	for (i = 0; i < 200; i++) {
 		drive->fd = open(getenv("DMABUF_IO_BDEV"),
 				 O_RDWR | O_DIRECT | O_CLOEXEC);
