@@ -34,7 +34,7 @@
 #define NR_FILES	8
 #define NR_ODD		4	/* descriptors of the wrong kind */
 #define NR_RO		2
-#define NR_SLOTS	8	/* of a ring; the first is its thread's own */
+#define NR_SLOTS	4	/* of a ring; the first is its thread's own */
 #define MAX_THREADS	16
 #define SIZE		MIB(1)	/* of a buffer */
 #define FILE_SIZE	MIB(4)
@@ -207,7 +207,7 @@ enum { PLACE_BUF, PLACE_RO = 100, PLACE_FILE = 200, PLACE_ODD = 300, PLACE_NONE 
 
 static unsigned int pick_buf(struct thread *t)
 {
-	if (one_in(t, 10))
+	if (one_in(t, 4))
 		return PLACE_RO + below(t, NR_RO);
 	return PLACE_BUF + below(t, NR_BUFS);
 }
@@ -486,6 +486,8 @@ static int pick_ring(struct thread *t)
 {
 	uint32_t nr = below(t, fuzz.nr_threads + 1);
 
+	if (one_in(t, 2))
+		return t->ring.fd;
 	return nr < fuzz.nr_threads ? fuzz.threads[nr].ring.fd : fuzz.shared_ring;
 }
 
