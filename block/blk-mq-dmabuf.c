@@ -9,6 +9,7 @@
 #include <linux/sched/mm.h>
 #include <linux/workqueue.h>
 #include "blk.h"
+#include "blk-rq-qos.h"
 
 /* Requests may wait for it, and memory reclaim for those. */
 static struct workqueue_struct *blk_dmabuf_wq;
@@ -23,6 +24,23 @@ static struct bio *blk_dmabuf_deferred(struct dma_buf_io *dbio)
 	dbio->defer_tail = NULL;
 	spin_unlock_irq(&dbio->defer_lock);
 	return head;
+}
+
+/*
+ * What an exporter may return is not all known to the block layer. -EAGAIN and
+ * -EOPNOTSUPP must not get out: io_uring takes them for a limit of I/O that does
+ * not wait, and would try again for ever.
+ */
+static blk_status_t blk_dmabuf_status(int error)
+{
+	switch (error) {
+	case -ENOMEM:
+		return BLK_STS_RESOURCE;
+	case -ENODEV:
+		return BLK_STS_OFFLINE;
+	default:
+		return BLK_STS_INVAL;
+	}
 }
 
 /*
@@ -48,10 +66,8 @@ static void blk_dmabuf_defer_work(struct work_struct *work)
 
 		if (!ret)
 			submit_bio_noacct(bio);
-		else if (ret == -ENOMEM)
-			bio_endio_status(bio, BLK_STS_RESOURCE);
 		else
-			bio_endio_status(bio, BLK_STS_INVAL);
+			bio_endio_status(bio, blk_dmabuf_status(ret));
 	}
 	memalloc_noio_restore(noio);
 }
@@ -61,10 +77,15 @@ static void blk_dmabuf_defer_work(struct work_struct *work)
  * @rq:		request for which blk_rq_dmabuf_get() returned NULL
  *
  * Takes the bios from the request, which ends. They are submitted again when
- * the buffer has been mapped, or fail: with -ENOMEM, or with -EINVAL if it can't
- * be mapped for the device. Neither a tag nor a queue is held up meanwhile.
+ * the buffer has been mapped, or fail: with -ENOMEM; with -ENODEV if the memory
+ * or the device is gone; or with -EINVAL if the buffer can't be mapped for
+ * another reason. Neither a tag nor a queue is held up meanwhile. In the
+ * statistics, the request counts as one more.
  *
- * Context: any; from ->queue_rq(), with the request not started.
+ * A driver that rings the doorbell once for several requests has to do so if
+ * this was the last of them: for the block layer the request has been sent.
+ *
+ * Context: only from ->queue_rq(), with the request not started.
  * Return: what ->queue_rq() is to return.
  */
 blk_status_t blk_rq_dmabuf_defer(struct request *rq)
@@ -72,6 +93,7 @@ blk_status_t blk_rq_dmabuf_defer(struct request *rq)
 	struct dma_buf_io *dbio = rq->bio->bi_dmabuf;
 	struct bio_list bios = BIO_EMPTY_LIST;
 	unsigned long flags;
+	struct bio *bio;
 
 	/*
 	 * Somebody who waits for the request itself would take its end for that
@@ -81,6 +103,9 @@ blk_status_t blk_rq_dmabuf_defer(struct request *rq)
 	if (rq->end_io && !(rq->rq_flags & RQF_FLUSH_SEQ))
 		return BLK_STS_INVAL;
 
+	/* They were let in once, and are to be again. */
+	for (bio = rq->bio; bio; bio = bio->bi_next)
+		rq_qos_done_bio(bio);
 	blk_steal_bios(&bios, rq);
 
 	spin_lock_irqsave(&dbio->defer_lock, flags);
@@ -94,6 +119,8 @@ blk_status_t blk_rq_dmabuf_defer(struct request *rq)
 	queue_work(blk_dmabuf_wq, &dbio->defer_work);
 	spin_unlock_irqrestore(&dbio->defer_lock, flags);
 
+	/* Or else elevators take the time since boot for its latency. */
+	rq->io_start_time_ns = blk_time_get_ns();
 	blk_mq_end_request(rq, BLK_STS_OK);
 	return BLK_STS_OK;
 }
@@ -104,8 +131,8 @@ EXPORT_SYMBOL_GPL(blk_rq_dmabuf_defer);
  * @bdev:	the disk or a partition of it
  * @dbio:	the buffer
  *
- * For the dma_buf_attach operations of file systems and stacked drivers. Does
- * little if it is attached and mapped already.
+ * For the dma_buf_attach operations of file systems. Does little if it is
+ * attached and mapped already.
  *
  * Context: process. @dbio's attach_lock is held; takes the reservation lock.
  * Return: 0; -EOPNOTSUPP if the disk does not support registered dma-bufs; or
@@ -127,14 +154,15 @@ int bdev_dma_buf_attach(struct block_device *bdev, struct dma_buf_io *dbio)
 	}
 
 	token = disk->fops->dma_buf_attach(disk, dbio);
-	if (IS_ERR_OR_NULL(token))
-		return PTR_ERR_OR_ZERO(token);
+	if (IS_ERR(token))
+		return PTR_ERR(token);
 	return dma_buf_io_map_token(token);
 }
 EXPORT_SYMBOL_GPL(bdev_dma_buf_attach);
 
 /**
  * blk_rq_dmabuf_iter_next - DMA addresses of the next segment
+ * @rq:		request on a registered dma-buf
  * @iter:	block layer DMA iterator
  *
  * Called by blk_rq_dma_map_iter_next(), which is what drivers call.
@@ -142,16 +170,16 @@ EXPORT_SYMBOL_GPL(bdev_dma_buf_attach);
  * Context: any.
  * Return: true with the address and the length in @iter, or false at the end.
  */
-bool blk_rq_dmabuf_iter_next(struct blk_dma_iter *iter)
+bool blk_rq_dmabuf_iter_next(struct request *rq, struct blk_dma_iter *iter)
 {
 	struct dma_buf_io_map *map = iter->iter.dmabuf;
+	u64 offset = blk_rq_dmabuf_offset(rq) + blk_rq_payload_bytes(rq) -
+		iter->dmabuf_left;
 
 	if (!iter->dmabuf_left)
 		return false;
-	iter->addr = dma_buf_io_addr(map, iter->dmabuf_offset);
-	iter->len = dma_buf_io_contig(map, iter->dmabuf_offset,
-				      iter->dmabuf_left);
-	iter->dmabuf_offset += iter->len;
+	iter->addr = dma_buf_io_addr(map, offset);
+	iter->len = dma_buf_io_contig(map, offset, iter->dmabuf_left);
 	iter->dmabuf_left -= iter->len;
 	return true;
 }
@@ -177,10 +205,12 @@ bool blk_rq_dmabuf_iter_start(struct request *rq, struct dma_buf_io_map *map,
 		.map = PCI_P2PDMA_MAP_BUS_ADDR,
 	};
 	iter->status = BLK_STS_OK;
-	iter->iter = (struct blk_map_iter) { .dmabuf = map };
-	iter->dmabuf_offset = blk_rq_dmabuf_offset(rq);
+	iter->iter = (struct blk_map_iter) {
+		.dmabuf		= map,
+		.is_dmabuf	= true,
+	};
 	iter->dmabuf_left = blk_rq_payload_bytes(rq);
-	return blk_rq_dmabuf_iter_next(iter);
+	return blk_rq_dmabuf_iter_next(rq, iter);
 }
 EXPORT_SYMBOL_GPL(blk_rq_dmabuf_iter_start);
 

@@ -65,7 +65,8 @@ int io_dmabuf_register(struct io_mapped_ubuf *imu, int dmabuf_fd, int target_fd)
 	ret = io_dmabuf_attach(dbio, target_fd);
 	if (ret) {
 		dma_buf_io_destroy(dbio);
-		return ret;
+		/* Task work interrupts too, and programs don't expect that. */
+		return ret == -EINTR ? -ERESTARTSYS : ret;
 	}
 
 	imu->ubuf = 0;
@@ -99,20 +100,6 @@ static int io_dmabuf_usable(struct io_kiocb *req)
 	return 0;
 }
 
-static noinline int io_dmabuf_prepare(struct io_kiocb *req,
-				      struct dma_buf_io *dbio,
-				      unsigned int issue_flags)
-{
-	bool nowait = io_rw_nowait(req);
-	int ret;
-
-	ret = dma_buf_io_prepare(dbio, nowait ||
-				 (issue_flags & IO_URING_F_NONBLOCK));
-	/* Not to be tried again by a worker, which may sleep. */
-	if (ret == -EAGAIN && nowait)
-		req->flags |= REQ_F_NOWAIT;
-	return ret;
-}
 
 /**
  * io_dmabuf_import - set up an iterator over a registered dma-buf
@@ -120,38 +107,33 @@ static noinline int io_dmabuf_prepare(struct io_kiocb *req,
  * @iter:	the iterator
  * @imu:	the buffer, which @req keeps
  * @offset:	offset in the buffer in bytes
- * @len:	length in bytes
+ * @len:	length in bytes, within the buffer
  * @ddir:	ITER_SOURCE or ITER_DEST
- * @issue_flags: of the request
  *
  * No reference to a mapping is taken, as the request may be on its way for as
- * long as it takes.
+ * long as it takes. If the exporter has taken the memory back, the block layer
+ * puts the I/O aside until the buffer is mapped again: no worker need sleep for
+ * that.
  *
- * Context: process; does not sleep for IO_URING_F_NONBLOCK.
+ * Context: process; does not sleep.
  * Return: 0; -EOPNOTSUPP if the request or its file can't use a dma-buf;
- * -EINVAL if the file is not open with O_DIRECT; -EFAULT if the range is not
- * within the buffer; -EAGAIN if the exporter took the memory back and it may
- * not sleep to map it again; -EINTR.
+ * -EINVAL if the file is not open with O_DIRECT; -EAGAIN if the request must not
+ * wait for the buffer to be mapped again.
  */
 int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter,
 		     struct io_mapped_ubuf *imu, u64 offset, size_t len,
-		     int ddir, unsigned int issue_flags)
+		     int ddir)
 {
 	struct dma_buf_io *dbio = imu->priv;
-	u64 end;
 	int ret;
 
 	ret = io_dmabuf_usable(req);
 	if (unlikely(ret))
 		return ret;
-	if (unlikely(check_add_overflow(offset, (u64)len, &end) ||
-		     end > imu->len || len > MAX_RW_COUNT))
-		return -EFAULT;
-
-	if (unlikely(dma_buf_io_stale(dbio))) {
-		ret = io_dmabuf_prepare(req, dbio, issue_flags);
-		if (ret)
-			return ret;
+	if (unlikely(dma_buf_io_stale(dbio) && io_rw_nowait(req))) {
+		/* Not to be tried again by a worker. */
+		req->flags |= REQ_F_NOWAIT;
+		return -EAGAIN;
 	}
 	iov_iter_dmabuf_map(iter, ddir, dbio, offset, len);
 	return 0;
@@ -165,16 +147,14 @@ int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter,
  * @iov:	vectors, whose bases are offsets in the buffer
  * @nr_iovs:	number of vectors
  * @ddir:	ITER_SOURCE or ITER_DEST
- * @issue_flags: of the request
  *
  * Context: as for io_dmabuf_import().
- * Return: as io_dmabuf_import(), and -EOPNOTSUPP if the vectors do not follow
- * each other in the buffer.
+ * Return: as io_dmabuf_import(); -EFAULT if a vector is not within the buffer;
+ * -EOPNOTSUPP if they do not follow each other in it.
  */
 int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
 			 struct io_mapped_ubuf *imu, const struct iovec *iov,
-			 unsigned int nr_iovs, int ddir,
-			 unsigned int issue_flags)
+			 unsigned int nr_iovs, int ddir)
 {
 	u64 start = 0, end = 0;
 	unsigned int i;
@@ -194,9 +174,10 @@ int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
 		if (check_add_overflow(end, (u64)iov[i].iov_len, &end))
 			return -EFAULT;
 	}
-	if (check_sub_overflow(end, start, &len))
+	if (check_sub_overflow(end, start, &len) || end > imu->len ||
+	    len > MAX_RW_COUNT)
 		return -EFAULT;
-	return io_dmabuf_import(req, iter, imu, start, len, ddir, issue_flags);
+	return io_dmabuf_import(req, iter, imu, start, len, ddir);
 }
 
 void io_dmabuf_show(struct seq_file *m, const struct io_mapped_ubuf *imu)

@@ -86,10 +86,12 @@ struct io_rsrc_node *io_regbuf_register(struct io_ring_ctx *ctx,
 
 	switch (desc.type) {
 	case IO_REGBUF_TYPE_EMPTY:
-		if (desc.uaddr || desc.size)
+		if (desc.uaddr || desc.size || desc.dmabuf_fd || desc.target_fd)
 			return ERR_PTR(-EINVAL);
 		return NULL;
 	case IO_REGBUF_TYPE_UADDR:
+		if (desc.dmabuf_fd || desc.target_fd)
+			return ERR_PTR(-EINVAL);
 		return io_regbuf_register_uaddr(ctx, &desc);
 	case IO_REGBUF_TYPE_DMABUF:
 		return io_regbuf_register_dmabuf(ctx, &desc);

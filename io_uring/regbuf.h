@@ -18,11 +18,10 @@ struct io_rsrc_node *io_regbuf_register(struct io_ring_ctx *ctx,
 int io_dmabuf_register(struct io_mapped_ubuf *imu, int dmabuf_fd, int target_fd);
 int io_dmabuf_import(struct io_kiocb *req, struct iov_iter *iter,
 		     struct io_mapped_ubuf *imu, u64 offset, size_t len,
-		     int ddir, unsigned int issue_flags);
+		     int ddir);
 int io_dmabuf_import_vec(struct io_kiocb *req, struct iov_iter *iter,
 			 struct io_mapped_ubuf *imu, const struct iovec *iov,
-			 unsigned int nr_iovs, int ddir,
-			 unsigned int issue_flags);
+			 unsigned int nr_iovs, int ddir);
 void io_dmabuf_show(struct seq_file *m, const struct io_mapped_ubuf *imu);
 
 static inline bool io_regbuf_is_dmabuf(const struct io_mapped_ubuf *imu)

@@ -27,7 +27,8 @@
  * struct dma_buf_io_test_create - make a buffer
  * @size:	its size in bytes, whole pages
  * @chunk:	bytes that are contiguous in memory, whole pages; 0 for all of
- *		@backing. Two chunks never follow each other in memory.
+ *		@backing. Two chunks never follow each other in memory,
+ *		unless there are just two that repeat.
  * @backing:	bytes of memory, a multiple of @chunk; the buffer repeats them
  *		until it has its size. 0 for as many as @size.
  * @flags:	DMA_BUF_IO_TEST_*

@@ -510,7 +510,8 @@ static const struct vm_operations_struct test_vm_ops = {
 /* Page-less buffers too: the test has to see what the device wrote. */
 static int test_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 {
-	if (!(vma->vm_flags & VM_SHARED))
+	/* A shared mapping of a read-only buffer has lost VM_SHARED by now. */
+	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
 	vm_flags_set(vma, VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
 	vma->vm_ops = &test_vm_ops;

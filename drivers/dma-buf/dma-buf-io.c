@@ -7,9 +7,11 @@
 #include <linux/debugfs.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-buf-io.h>
-#include <linux/dma-mapping.h>
+#include <linux/dma-map-ops.h>
 #include <linux/dma-resv.h>
 #include <linux/fs.h>
+#include <linux/hashtable.h>
+#include <linux/iommu-dma.h>
 #include <linux/log2.h>
 #include <linux/memcontrol.h>
 #include <linux/module.h>
@@ -22,8 +24,22 @@
 #define CREATE_TRACE_POINTS
 #include <trace/events/dma_buf_io.h>
 
+/* Protects the table and the number of registrations of each buffer. */
 static DEFINE_MUTEX(dma_buf_io_lock);
-static LIST_HEAD(dma_buf_io_list);
+static DEFINE_HASHTABLE(dma_buf_io_table, 8);
+
+/* Each item sleeps for an RCU grace period, so that many have to go in parallel. */
+#define DMA_BUF_IO_MAX_RELEASES	32
+static struct workqueue_struct *dma_buf_io_wq;
+
+#if IS_ENABLED(CONFIG_DMABUF_IO_TEST)
+/* Bounce buffers as a stand-in for the caches of machines that are not coherent. */
+static bool allow_bounce;
+module_param(allow_bounce, bool, 0400);
+MODULE_PARM_DESC(allow_bounce, "Take bounced mappings. For tests, loses data if a buffer is mapped twice.");
+#else
+#define allow_bounce	false
+#endif
 
 static void dma_buf_io_free(struct kref *kref)
 {
@@ -143,7 +159,8 @@ dma_buf_io_alloc_map(struct dma_buf_io_token *token, struct sg_table *sgt)
 		return ERR_PTR(shift);
 	chunk = 1ULL << shift;
 	nr = (dbio->size + chunk - 1) >> shift;
-	if (nr > UINT_MAX)
+	/* What kvmalloc() takes without complaint. */
+	if (nr > (INT_MAX - sizeof(*map)) / sizeof(map->addr[0]))
 		return ERR_PTR(-EFBIG);
 
 	map = kvzalloc_flex(*map, addr, nr, GFP_KERNEL_ACCOUNT);
@@ -173,26 +190,37 @@ static void dma_buf_io_free_map(struct dma_buf_io_map *map)
 	kvfree(map);
 }
 
-static bool dma_buf_io_need_sync(const struct dma_buf_io_map *map)
+static bool dma_buf_io_need_sync(struct device *dev, struct sg_table *sgt)
 {
-	struct device *dev = map->token->dev;
+	struct scatterlist *sg;
 	unsigned int i;
 
 	if (dev_dma_skip_sync(dev))
 		return false;
-	for (i = 0; i < map->nr; i++)
-		if (dma_need_sync(dev, map->addr[i]))
+	for_each_sgtable_dma_sg(sgt, sg, i)
+		if (dma_need_sync(dev, sg_dma_address(sg)))
 			return true;
 	return false;
+}
+
+/*
+ * Is there no other reason to sync than bounce buffers? A mapping that lives for
+ * long must not take these away from others. Nor would it be right: each mapping
+ * of the buffer has its own, exporters sync all of them as a whole and copy all
+ * of them back in the end, so that the stale ones win over what was read.
+ */
+static bool dma_buf_io_sync_is_bounce(struct device *dev)
+{
+	return dev_is_dma_coherent(dev) && !use_dma_iommu(dev);
 }
 
 static struct dma_buf_io_map *
 dma_buf_io_create_map(struct dma_buf_io_token *token)
 {
-	bool skip_sync = dev_dma_skip_sync(token->dev);
 	struct dma_buf_io *dbio = token->dbio;
 	struct dma_buf_io_map *map;
 	struct sg_table *sgt;
+	bool need_sync;
 	long ret;
 
 	sgt = dma_buf_map_attachment(token->attach, dbio->dir);
@@ -205,13 +233,9 @@ dma_buf_io_create_map(struct dma_buf_io_token *token)
 	if (ret < 0)
 		goto unmap;
 
-	/*
-	 * A mapping that lives for long must not sit in bounce buffers, which
-	 * others need. For a device that was seen to bounce before this can't
-	 * be told; it works, as the syncs copy.
-	 */
 	ret = -EOPNOTSUPP;
-	if (skip_sync && !dev_dma_skip_sync(token->dev))
+	need_sync = dma_buf_io_need_sync(token->dev, sgt);
+	if (need_sync && dma_buf_io_sync_is_bounce(token->dev) && !allow_bounce)
 		goto unmap;
 
 	map = dma_buf_io_alloc_map(token, sgt);
@@ -219,7 +243,7 @@ dma_buf_io_create_map(struct dma_buf_io_token *token)
 		ret = PTR_ERR(map);
 		goto unmap;
 	}
-	map->need_sync = dma_buf_io_need_sync(map);
+	map->need_sync = need_sync;
 	if (token->ops->map_init)
 		token->ops->map_init(token, map);
 	return map;
@@ -227,6 +251,66 @@ dma_buf_io_create_map(struct dma_buf_io_token *token)
 unmap:
 	dma_buf_unmap_attachment(token->attach, sgt, dbio->dir);
 	return ERR_PTR(ret);
+}
+
+/* Let no more commands have the mapping. */
+static void dma_buf_io_kill_map(struct dma_buf_io_token *token)
+{
+	struct dma_buf_io *dbio = token->dbio;
+	struct dma_buf_io_map *map;
+
+	map = rcu_replace_pointer(token->map, NULL,
+				  dma_resv_held(dbio->dmabuf->resv));
+	if (!map)
+		return;
+	token->draining = map;
+	percpu_ref_kill(&map->refs);
+}
+
+/*
+ * Wait for the commands that the hardware has. Nothing else holds a reference,
+ * so this takes as long as the hardware takes, or the driver's timeout and
+ * recovery if that is not to finish. Commands on a polled queue complete only
+ * when somebody polls, and user space may have stopped to.
+ */
+static void dma_buf_io_drain(struct dma_buf_io_token *token,
+			     struct dma_buf_io_map *map)
+{
+	if (!token->ops->kick) {
+		wait_for_completion(&map->drained);
+		return;
+	}
+	do {
+		token->ops->kick(token);
+	} while (!wait_for_completion_timeout(&map->drained, 1));
+}
+
+/* May be called in memory reclaim and must not allocate. */
+static void dma_buf_io_unmap(struct dma_buf_io_token *token)
+{
+	struct dma_buf_io *dbio = token->dbio;
+	struct dma_buf_io_map *map;
+	ktime_t start;
+
+	dma_resv_assert_held(dbio->dmabuf->resv);
+	dma_buf_io_kill_map(token);
+	map = token->draining;
+	if (!map)
+		return;
+	token->draining = NULL;
+
+	start = ktime_get();
+	dma_buf_io_drain(token, map);
+	trace_dma_buf_io_unmap(token, ktime_to_ns(ktime_sub(ktime_get(), start)));
+
+	if (token->ops->map_exit)
+		token->ops->map_exit(token, map);
+	dma_buf_unmap_attachment(token->attach, map->sgt, dbio->dir);
+	/*
+	 * Draining took an RCU grace period after the map was unpublished, so
+	 * nobody looks at it any more.
+	 */
+	dma_buf_io_free_map(map);
 }
 
 /**
@@ -261,6 +345,9 @@ int dma_buf_io_map_token(struct dma_buf_io_token *token)
 	if (rcu_access_pointer(token->map))
 		goto unlock;
 
+	/* If an exporter has invalidated the mapping of another device only. */
+	dma_buf_io_unmap(token);
+
 	old_memcg = set_active_memcg(dbio->memcg);
 	map = dma_buf_io_create_map(token);
 	set_active_memcg(old_memcg);
@@ -290,84 +377,26 @@ unlock:
 }
 EXPORT_SYMBOL_NS_GPL(dma_buf_io_map_token, "DMA_BUF");
 
-/**
- * dma_buf_io_remap - map what the exporter took back
- * @dbio:	the buffer
- *
- * Context: process, without a lock that nests in a reservation lock.
- * Return: 0 or -EINTR. A mapping that can't be made is not an error.
- */
-int dma_buf_io_remap(struct dma_buf_io *dbio)
-{
-	struct dma_buf_io_token *token;
-	unsigned int i;
-	int ret;
-
-	ret = mutex_lock_interruptible(&dbio->attach_lock);
-	if (ret)
-		return ret;
-	for (i = 0; i < dbio->nr_tokens; i++) {
-		token = dma_buf_io_token_in(dbio, i);
-		if (!token || !READ_ONCE(token->stale))
-			continue;
-		if (dma_buf_io_map_token(token) == -EINTR) {
-			ret = -EINTR;
-			break;
-		}
-	}
-	mutex_unlock(&dbio->attach_lock);
-	return ret;
-}
-EXPORT_SYMBOL_NS_GPL(dma_buf_io_remap, "DMA_BUF");
-
 /*
  * Invalidation
  */
 
 /*
- * Wait for the commands that the hardware has. Nothing else holds a reference,
- * so this takes as long as the hardware takes, or the driver's timeout and
- * recovery if that is not to finish. Commands on a polled queue complete only
- * when somebody polls, and user space may have stopped to.
+ * The exporter calls all attachments, one after the other. What each of them has
+ * to wait for goes by at the same time.
  */
-static void dma_buf_io_drain(struct dma_buf_io_token *token,
-			     struct dma_buf_io_map *map)
+static void dma_buf_io_kill_all(struct dma_buf_io *dbio)
 {
-	percpu_ref_kill(&map->refs);
-	if (!token->ops->kick) {
-		wait_for_completion(&map->drained);
-		return;
+	struct dma_buf_io_token *token;
+	unsigned int i;
+
+	rcu_read_lock();
+	for (i = 0; i < READ_ONCE(dbio->nr_tokens); i++) {
+		token = rcu_dereference(dbio->tokens[i]);
+		if (token)
+			dma_buf_io_kill_map(token);
 	}
-	do {
-		token->ops->kick(token);
-	} while (!wait_for_completion_timeout(&map->drained, 1));
-}
-
-/* May be called in memory reclaim and must not allocate. */
-static void dma_buf_io_unmap(struct dma_buf_io_token *token)
-{
-	struct dma_buf_io *dbio = token->dbio;
-	struct dma_buf_io_map *map;
-	ktime_t start;
-
-	dma_resv_assert_held(dbio->dmabuf->resv);
-	map = rcu_replace_pointer(token->map, NULL,
-				  dma_resv_held(dbio->dmabuf->resv));
-	if (!map)
-		return;
-
-	start = ktime_get();
-	dma_buf_io_drain(token, map);
-	trace_dma_buf_io_unmap(token, ktime_to_ns(ktime_sub(ktime_get(), start)));
-
-	if (token->ops->map_exit)
-		token->ops->map_exit(token, map);
-	dma_buf_unmap_attachment(token->attach, map->sgt, dbio->dir);
-	/*
-	 * Draining took an RCU grace period after the map was unpublished, so
-	 * nobody looks at it any more.
-	 */
-	dma_buf_io_free_map(map);
+	rcu_read_unlock();
 }
 
 /*
@@ -380,6 +409,7 @@ static void dma_buf_io_invalidate(struct dma_buf_attachment *attach)
 {
 	struct dma_buf_io_token *token = attach->importer_priv;
 
+	dma_buf_io_kill_all(token->dbio);
 	dma_buf_io_unmap(token);
 	token->error = 0;
 	if (!token->dead)
@@ -550,16 +580,23 @@ void dma_buf_io_detach(struct dma_buf_io_token *token)
 	}
 	dma_resv_lock(dmabuf->resv, NULL);
 	token->dead = true;
+	dma_buf_io_kill_map(token);
+	dma_resv_unlock(dmabuf->resv);
+	dma_buf_io_remove_token(dbio, token);
+	/*
+	 * dma_buf_io_map_get() may be looking at the token. Draining needs a
+	 * grace period too, which is not to be waited for with the reservation
+	 * lock held.
+	 */
+	synchronize_rcu();
+	dma_resv_lock(dmabuf->resv, NULL);
 	dma_buf_io_unmap(token);
 	dma_buf_io_set_stale(token, false);
 	dma_resv_unlock(dmabuf->resv);
-	dma_buf_io_remove_token(dbio, token);
 	mutex_unlock(&dbio->attach_lock);
 
 	trace_dma_buf_io_detach(token);
 	dma_buf_detach(dmabuf, token->attach);
-	/* dma_buf_io_map_get() may be looking at the token. */
-	synchronize_rcu();
 	complete_all(&token->gone);
 	dma_buf_io_token_put(token);
 }
@@ -599,10 +636,8 @@ int dma_buf_io_attach_file(struct dma_buf_io *dbio, struct file *file)
  * Buffers
  */
 
-static void dma_buf_io_release_work(struct work_struct *work)
+static void dma_buf_io_release(struct dma_buf_io *dbio)
 {
-	struct dma_buf_io *dbio =
-		container_of(work, struct dma_buf_io, release_work);
 	struct dma_buf_io_token *token;
 	unsigned int i;
 
@@ -624,30 +659,35 @@ static void dma_buf_io_release_work(struct work_struct *work)
 	kref_put(&dbio->kref, dma_buf_io_free);
 }
 
-/**
- * dma_buf_io_create - register a dma-buf for I/O
- * @dmabuf:	the dma-buf; takes a reference of its own
- * @dir:	what devices may do to the memory: DMA_TO_DEVICE for writes to
- *		files, DMA_FROM_DEVICE for reads, DMA_BIDIRECTIONAL for both
- *
- * Context: process. Mappings are charged to the memory cgroup of the caller.
- * Return: the buffer, not attached to any device yet, or an ERR_PTR: -ENOMEM;
- * -EACCES if devices could write to a dma-buf that is not open for writing;
- * -EINVAL if its size is not a multiple of the page size.
- */
-struct dma_buf_io *dma_buf_io_create(struct dma_buf *dmabuf,
-				     enum dma_data_direction dir)
+static void dma_buf_io_release_work(struct work_struct *work)
+{
+	struct dma_buf_io *dbio =
+		container_of(work, struct dma_buf_io, release_work);
+	bool unused = false;
+
+	mutex_lock(&dma_buf_io_lock);
+	/* It may have been registered again, or this be the second time. */
+	if (!dbio->nr_users && hash_hashed(&dbio->node)) {
+		hash_del(&dbio->node);
+		unused = true;
+	}
+	mutex_unlock(&dma_buf_io_lock);
+
+	if (unused)
+		dma_buf_io_release(dbio);
+	/* That of the work itself. */
+	kref_put(&dbio->kref, dma_buf_io_free);
+}
+
+/* Takes the reference of all registrations together. */
+static struct dma_buf_io *dma_buf_io_alloc(struct dma_buf *dmabuf,
+					   enum dma_data_direction dir)
 {
 	struct dma_buf_io *dbio;
 
-	if (dir != DMA_TO_DEVICE && !(dmabuf->file->f_mode & FMODE_WRITE))
-		return ERR_PTR(-EACCES);
-	if (!dmabuf->size || !PAGE_ALIGNED(dmabuf->size))
-		return ERR_PTR(-EINVAL);
-
 	dbio = kzalloc_obj(*dbio, GFP_KERNEL_ACCOUNT);
 	if (!dbio)
-		return ERR_PTR(-ENOMEM);
+		return NULL;
 	get_dma_buf(dmabuf);
 	dbio->guard.bv_page = LIST_POISON1;
 	dbio->dmabuf = dmabuf;
@@ -657,28 +697,79 @@ struct dma_buf_io *dma_buf_io_create(struct dma_buf *dmabuf,
 	mutex_init(&dbio->attach_lock);
 	kref_init(&dbio->kref);
 	INIT_WORK(&dbio->release_work, dma_buf_io_release_work);
+	hash_add(dma_buf_io_table, &dbio->node, (unsigned long)dmabuf);
+	return dbio;
+}
 
-	mutex_lock(&dma_buf_io_lock);
-	list_add_tail(&dbio->node, &dma_buf_io_list);
-	mutex_unlock(&dma_buf_io_lock);
+static struct dma_buf_io *dma_buf_io_lookup(struct dma_buf *dmabuf,
+					    enum dma_data_direction dir)
+{
+	struct dma_buf_io *dbio;
+
+	hash_for_each_possible(dma_buf_io_table, dbio, node,
+			       (unsigned long)dmabuf)
+		if (dbio->dmabuf == dmabuf && dbio->dir == dir)
+			return dbio;
+	return NULL;
+}
+
+/**
+ * dma_buf_io_create - register a dma-buf for I/O
+ * @dmabuf:	the dma-buf; takes a reference of its own
+ * @dir:	what devices may do to the memory: DMA_TO_DEVICE for writes to
+ *		files, DMA_FROM_DEVICE for reads, DMA_BIDIRECTIONAL for both
+ *
+ * All registrations of a dma-buf for the same direction share the buffer with
+ * its attachments and mappings, so that an exporter that wants its memory back
+ * has to wait for one of these for each device, not for one for each ring.
+ * Mappings are charged to the memory cgroup of whoever registers it first.
+ *
+ * Context: process.
+ * Return: the buffer, or an ERR_PTR: -ENOMEM; -EACCES if devices could write to
+ * a dma-buf that is not open for writing, or read one that is not open for
+ * reading; -EINVAL if its size is not a multiple of the page size.
+ */
+struct dma_buf_io *dma_buf_io_create(struct dma_buf *dmabuf,
+				     enum dma_data_direction dir)
+{
+	struct dma_buf_io *dbio;
+
+	if (dir != DMA_TO_DEVICE && !(dmabuf->file->f_mode & FMODE_WRITE))
+		return ERR_PTR(-EACCES);
+	if (dir != DMA_FROM_DEVICE && !(dmabuf->file->f_mode & FMODE_READ))
+		return ERR_PTR(-EACCES);
+	if (!dmabuf->size || !PAGE_ALIGNED(dmabuf->size))
+		return ERR_PTR(-EINVAL);
+
+	guard(mutex)(&dma_buf_io_lock);
+	dbio = dma_buf_io_lookup(dmabuf, dir);
+	if (!dbio)
+		dbio = dma_buf_io_alloc(dmabuf, dir);
+	if (!dbio)
+		return ERR_PTR(-ENOMEM);
+	dbio->nr_users++;
 	return dbio;
 }
 EXPORT_SYMBOL_IF_KUNIT(dma_buf_io_create);
 
 /**
  * dma_buf_io_destroy - unregister a dma-buf
- * @dbio:	the buffer, which no I/O uses any more
+ * @dbio:	the buffer, which no I/O of this registration uses any more
  *
- * Devices are detached asynchronously, as that takes an RCU grace period.
+ * Devices are detached asynchronously, as that takes an RCU grace period. Until
+ * then another registration may find the buffer and keep it.
  *
  * Context: process.
  */
 void dma_buf_io_destroy(struct dma_buf_io *dbio)
 {
-	mutex_lock(&dma_buf_io_lock);
-	list_del(&dbio->node);
-	mutex_unlock(&dma_buf_io_lock);
-	queue_work(system_dfl_wq, &dbio->release_work);
+	guard(mutex)(&dma_buf_io_lock);
+	if (--dbio->nr_users)
+		return;
+	/* For the work. If it is queued already it has one. */
+	kref_get(&dbio->kref);
+	if (!queue_work(dma_buf_io_wq, &dbio->release_work))
+		kref_put(&dbio->kref, dma_buf_io_free);
 }
 EXPORT_SYMBOL_IF_KUNIT(dma_buf_io_destroy);
 
@@ -725,7 +816,6 @@ static void dma_buf_io_show_token(struct seq_file *m,
 	struct dma_buf_io *dbio = token->dbio;
 	struct dma_buf_io_map *map;
 
-	dma_resv_lock(dbio->dmabuf->resv, NULL);
 	map = rcu_dereference_protected(token->map,
 					dma_resv_held(dbio->dmabuf->resv));
 	seq_printf(m, "  %s: %s maps=%lu peer2peer=%d", dev_name(token->dev),
@@ -737,39 +827,72 @@ static void dma_buf_io_show_token(struct seq_file *m,
 		seq_printf(m, " chunks=%u shift=%u need_sync=%d desc=%d",
 			   map->nr, map->shift, map->need_sync, !!map->desc);
 	seq_putc(m, '\n');
-	dma_resv_unlock(dbio->dmabuf->resv);
 }
 
-static int dma_buf_io_show(struct seq_file *m, void *unused)
+/*
+ * The locks of a buffer may be held for as long as its exporter or a drive
+ * takes, and all registrations would wait for whoever waits for them here.
+ */
+static void dma_buf_io_show_buffer(struct seq_file *m, struct dma_buf_io *dbio)
 {
 	struct dma_buf_io_token *token;
-	struct dma_buf_io *dbio;
 	unsigned int i;
 
-	guard(mutex)(&dma_buf_io_lock);
-	list_for_each_entry(dbio, &dma_buf_io_list, node) {
-		seq_printf(m, "ino=%llu exporter=%s size=%zu deferred=%llu\n",
-			   file_inode(dbio->dmabuf->file)->i_ino,
-			   dbio->dmabuf->exp_name, dbio->size,
-			   READ_ONCE(dbio->nr_deferred));
-		guard(mutex)(&dbio->attach_lock);
+	seq_printf(m, "ino=%llu exporter=%s size=%zu users=%u deferred=%llu\n",
+		   file_inode(dbio->dmabuf->file)->i_ino,
+		   dbio->dmabuf->exp_name, dbio->size, dbio->nr_users,
+		   READ_ONCE(dbio->nr_deferred));
+	if (!mutex_trylock(&dbio->attach_lock)) {
+		seq_puts(m, "  busy\n");
+		return;
+	}
+	if (dma_resv_trylock(dbio->dmabuf->resv)) {
 		for (i = 0; i < dbio->nr_tokens; i++) {
 			token = dma_buf_io_token_in(dbio, i);
 			if (token)
 				dma_buf_io_show_token(m, token);
 		}
+		dma_resv_unlock(dbio->dmabuf->resv);
+	} else {
+		seq_puts(m, "  busy\n");
 	}
+	mutex_unlock(&dbio->attach_lock);
+}
+
+static int dma_buf_io_show(struct seq_file *m, void *unused)
+{
+	struct dma_buf_io *dbio;
+	unsigned int bucket;
+
+	guard(mutex)(&dma_buf_io_lock);
+	hash_for_each(dma_buf_io_table, bucket, dbio, node)
+		dma_buf_io_show_buffer(m, dbio);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(dma_buf_io);
 
-static int __init dma_buf_io_init(void)
+static void __init dma_buf_io_init_debugfs(void)
 {
 	struct dentry *dir = debugfs_lookup("dma_buf", NULL);
 
+	if (!dir)
+		return;
 	debugfs_create_file("io", 0444, dir, NULL, &dma_buf_io_fops);
 	dput(dir);
+}
+#else
+static void __init dma_buf_io_init_debugfs(void)
+{
+}
+#endif
+
+static int __init dma_buf_io_init(void)
+{
+	dma_buf_io_wq = alloc_workqueue("dma_buf_io", WQ_UNBOUND,
+					DMA_BUF_IO_MAX_RELEASES);
+	if (!dma_buf_io_wq)
+		panic("Failed to create dma_buf_io workqueue\n");
+	dma_buf_io_init_debugfs();
 	return 0;
 }
 fs_initcall(dma_buf_io_init);
-#endif

@@ -287,6 +287,22 @@ static int io_attach(struct dma_buf_io *dbio, struct io_device *iodev,
 	return ret;
 }
 
+/* As the block layer does it, once for each device. */
+static void io_remap(struct dma_buf_io *dbio)
+{
+	struct dma_buf_io_token *token;
+	unsigned int i;
+
+	mutex_lock(&dbio->attach_lock);
+	for (i = 0; i < dbio->nr_tokens; i++) {
+		token = rcu_dereference_protected(dbio->tokens[i],
+						  lockdep_is_held(&dbio->attach_lock));
+		if (token)
+			dma_buf_io_map_token(token);
+	}
+	mutex_unlock(&dbio->attach_lock);
+}
+
 static struct dma_buf_io *io_create(struct kunit *test, struct io_exporter *exp)
 {
 	struct dma_buf_io *dbio;
@@ -410,39 +426,58 @@ static int io_mover_fn(void *data)
 	return 0;
 }
 
+/* Not on the stack: it may outlive a test that fails. */
+static struct io_mover *io_start_mover(struct kunit *test,
+				       struct io_exporter *exp)
+{
+	struct io_mover *mover = kzalloc_obj(*mover);
+	struct task_struct *task;
+
+	KUNIT_ASSERT_NOT_NULL(test, mover);
+	mover->exp = exp;
+	init_completion(&mover->done);
+	task = kthread_run(io_mover_fn, mover, "io-mover");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	return mover;
+}
+
+static void io_end_mover(struct kunit *test, struct io_mover *mover)
+{
+	KUNIT_ASSERT_TRUE(test, io_done(&mover->done));
+	kfree(mover);
+}
+
 static void io_test_move(struct kunit *test)
 {
 	struct io_exporter *exp = io_export(test, &one_segment, O_RDWR);
 	struct io_device *iodev = io_device(test, "io-move");
 	struct dma_buf_io *dbio = io_create(test, exp);
-	struct io_mover mover = { .exp = exp };
+	struct io_mover *mover;
 	struct dma_buf_io_map *map;
 	dma_addr_t old;
 
 	KUNIT_ASSERT_EQ(test, io_attach(dbio, iodev, &io_dev_ops), 0);
-	KUNIT_EXPECT_EQ(test, dma_buf_io_prepare(dbio, true), 0);
+	KUNIT_EXPECT_FALSE(test, dma_buf_io_stale(dbio));
 	map = dma_buf_io_map_get(dbio, iodev->dev);
 	KUNIT_ASSERT_NOT_NULL(test, map);
 	old = dma_buf_io_addr(map, 0);
 
 	/* While a command has the mapping, the exporter waits for it. */
-	init_completion(&mover.done);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(kthread_run(io_mover_fn, &mover,
-						    "io-mover")));
+	mover = io_start_mover(test, exp);
 	msleep(200);
-	KUNIT_EXPECT_FALSE(test, completion_done(&mover.done));
+	KUNIT_EXPECT_FALSE(test, completion_done(&mover->done));
 	KUNIT_EXPECT_EQ(test, exp->mapped, 1);
 	KUNIT_EXPECT_NULL(test, dma_buf_io_map_get(dbio, iodev->dev));
 	dma_buf_io_map_put(map);
-	KUNIT_ASSERT_TRUE(test, io_done(&mover.done));
+	io_end_mover(test, mover);
 	KUNIT_EXPECT_EQ(test, exp->mapped, 0);
 
 	/* Whoever may not sleep is told to come again. */
-	KUNIT_EXPECT_EQ(test, dma_buf_io_prepare(dbio, true), -EAGAIN);
+	KUNIT_EXPECT_TRUE(test, dma_buf_io_stale(dbio));
 	KUNIT_EXPECT_EQ(test, exp->mapped, 0);
-	KUNIT_EXPECT_EQ(test, dma_buf_io_prepare(dbio, false), 0);
+	io_remap(dbio);
 	KUNIT_EXPECT_EQ(test, exp->mapped, 1);
-	KUNIT_EXPECT_EQ(test, dma_buf_io_prepare(dbio, true), 0);
+	KUNIT_EXPECT_FALSE(test, dma_buf_io_stale(dbio));
 	map = dma_buf_io_map_get(dbio, iodev->dev);
 	KUNIT_ASSERT_NOT_NULL(test, map);
 	KUNIT_EXPECT_EQ(test, dma_buf_io_addr(map, 0), old + SZ_4G);
@@ -461,21 +496,19 @@ static void io_test_kick(struct kunit *test)
 	struct io_exporter *exp = io_export(test, &one_segment, O_RDWR);
 	struct io_device *iodev = io_device(test, "io-kick");
 	struct dma_buf_io *dbio = io_create(test, exp);
-	struct io_mover mover = { .exp = exp };
+	struct io_mover *mover;
 	struct dma_buf_io_map *map;
 	unsigned int i;
 
 	KUNIT_ASSERT_EQ(test, io_attach(dbio, iodev, &io_dev_polled_ops), 0);
 	map = dma_buf_io_map_get(dbio, iodev->dev);
 	KUNIT_ASSERT_NOT_NULL(test, map);
-	init_completion(&mover.done);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(kthread_run(io_mover_fn, &mover,
-						    "io-mover")));
+	mover = io_start_mover(test, exp);
 	for (i = 0; i < 3; i++)
 		KUNIT_EXPECT_TRUE(test, io_done(&iodev->kicked));
-	KUNIT_EXPECT_FALSE(test, completion_done(&mover.done));
+	KUNIT_EXPECT_FALSE(test, completion_done(&mover->done));
 	dma_buf_io_map_put(map);
-	KUNIT_ASSERT_TRUE(test, io_done(&mover.done));
+	io_end_mover(test, mover);
 	io_destroy(test, dbio, exp, iodev);
 }
 
@@ -490,9 +523,10 @@ static void io_test_revoke(struct kunit *test)
 	exp->map_error = -ENODEV;
 	io_move(exp);
 
-	/* For other devices it may still do, and it is not tried each time. */
-	KUNIT_EXPECT_EQ(test, dma_buf_io_prepare(dbio, false), 0);
-	KUNIT_EXPECT_EQ(test, dma_buf_io_prepare(dbio, true), 0);
+	/* For other devices it may still do, and waiting does not help. */
+	KUNIT_EXPECT_TRUE(test, dma_buf_io_stale(dbio));
+	io_remap(dbio);
+	KUNIT_EXPECT_FALSE(test, dma_buf_io_stale(dbio));
 	KUNIT_EXPECT_NULL(test, dma_buf_io_map_get(dbio, iodev->dev));
 	KUNIT_EXPECT_EQ(test, iodev->token.error, -ENODEV);
 
@@ -504,11 +538,64 @@ static void io_test_revoke(struct kunit *test)
 	/* vfio-pci says so when the memory is back. */
 	exp->map_error = 0;
 	io_move(exp);
-	KUNIT_EXPECT_EQ(test, dma_buf_io_prepare(dbio, true), -EAGAIN);
-	KUNIT_EXPECT_EQ(test, dma_buf_io_prepare(dbio, false), 0);
+	KUNIT_EXPECT_TRUE(test, dma_buf_io_stale(dbio));
+	io_remap(dbio);
 	map = dma_buf_io_map_get(dbio, iodev->dev);
 	KUNIT_ASSERT_NOT_NULL(test, map);
 	dma_buf_io_map_put(map);
+	io_destroy(test, dbio, exp, iodev);
+}
+
+/* No device gets commands any more while one of them is waited for. */
+static void io_test_two_devices(struct kunit *test)
+{
+	struct io_exporter *exp = io_export(test, &one_segment, O_RDWR);
+	struct io_device *first = io_device(test, "io-first");
+	struct io_device *second = io_device(test, "io-second");
+	struct dma_buf_io *dbio = io_create(test, exp);
+	struct io_mover *mover;
+	struct dma_buf_io_map *map[2];
+
+	KUNIT_ASSERT_EQ(test, io_attach(dbio, first, &io_dev_ops), 0);
+	KUNIT_ASSERT_EQ(test, io_attach(dbio, second, &io_dev_ops), 0);
+	map[0] = dma_buf_io_map_get(dbio, first->dev);
+	map[1] = dma_buf_io_map_get(dbio, second->dev);
+	KUNIT_ASSERT_NOT_NULL(test, map[0]);
+	KUNIT_ASSERT_NOT_NULL(test, map[1]);
+
+	mover = io_start_mover(test, exp);
+	msleep(200);
+	KUNIT_EXPECT_FALSE(test, completion_done(&mover->done));
+	KUNIT_EXPECT_NULL(test, dma_buf_io_map_get(dbio, first->dev));
+	KUNIT_EXPECT_NULL(test, dma_buf_io_map_get(dbio, second->dev));
+	dma_buf_io_map_put(map[1]);
+	dma_buf_io_map_put(map[0]);
+	io_end_mover(test, mover);
+	KUNIT_EXPECT_EQ(test, exp->mapped, 0);
+
+	exp->max_mapped = 0;
+	io_destroy(test, dbio, exp, first);
+	KUNIT_EXPECT_TRUE(test, io_done(&second->released));
+}
+
+/* Registrations of a buffer share it, and the last one to go takes it along. */
+static void io_test_share(struct kunit *test)
+{
+	struct io_exporter *exp = io_export(test, &one_segment, O_RDWR);
+	struct io_device *iodev = io_device(test, "io-share");
+	struct dma_buf_io *dbio = io_create(test, exp);
+	struct dma_buf_io *reads;
+
+	KUNIT_EXPECT_PTR_EQ(test, io_create(test, exp), dbio);
+	reads = dma_buf_io_create(exp->dmabuf, DMA_FROM_DEVICE);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, reads);
+	KUNIT_EXPECT_PTR_NE(test, reads, dbio);
+	dma_buf_io_destroy(reads);
+
+	KUNIT_ASSERT_EQ(test, io_attach(dbio, iodev, &io_dev_ops), 0);
+	dma_buf_io_destroy(dbio);
+	msleep(200);
+	KUNIT_EXPECT_EQ(test, exp->attached, 1);
 	io_destroy(test, dbio, exp, iodev);
 }
 
@@ -581,7 +668,7 @@ static void io_test_devices(struct kunit *test)
 
 	io_move(exp);
 	KUNIT_EXPECT_EQ(test, atomic_read(&dbio->nr_stale), DMA_BUF_IO_MAX_DEVS);
-	KUNIT_EXPECT_EQ(test, dma_buf_io_prepare(dbio, false), 0);
+	io_remap(dbio);
 	KUNIT_EXPECT_EQ(test, exp->mapped, DMA_BUF_IO_MAX_DEVS);
 
 	/* A place that becomes free is used again. */
@@ -616,6 +703,8 @@ static struct kunit_case io_cases[] = {
 	KUNIT_CASE(io_test_move),
 	KUNIT_CASE(io_test_kick),
 	KUNIT_CASE(io_test_revoke),
+	KUNIT_CASE(io_test_two_devices),
+	KUNIT_CASE(io_test_share),
 	KUNIT_CASE(io_test_move_on_map),
 	KUNIT_CASE(io_test_detach),
 	KUNIT_CASE(io_test_devices),

@@ -41,7 +41,7 @@ blk_rq_dmabuf_get(const struct request *rq, const struct device *dma_dev)
 blk_status_t blk_rq_dmabuf_defer(struct request *rq);
 bool blk_rq_dmabuf_iter_start(struct request *rq, struct dma_buf_io_map *map,
 			      struct blk_dma_iter *iter);
-bool blk_rq_dmabuf_iter_next(struct blk_dma_iter *iter);
+bool blk_rq_dmabuf_iter_next(struct request *rq, struct blk_dma_iter *iter);
 unsigned int blk_rq_dmabuf_nr_segs(struct request *rq,
 				   struct dma_buf_io_map *map);
 

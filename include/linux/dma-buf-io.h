@@ -47,8 +47,8 @@ struct sg_table;
  * @dmabuf:	the dma-buf; holds a reference
  * @attach_lock: held to attach, map and detach devices; taken before the
  *		dma-buf's reservation lock
- * @kref:	the registration and one for each token
- * @release_work: detaches the devices once the registration is gone
+ * @kref:	the registrations, each token, and @release_work if it is queued
+ * @release_work: detaches the devices once no registration is left
  * @memcg:	is charged for mappings
  * @defer_lock:	protects @defer_head and @defer_tail
  * @defer_head:	bios that found the buffer unmapped, oldest first
@@ -57,7 +57,8 @@ struct sg_table;
  *		members for it are the block layer's, which sets them up when
  *		the buffer is first attached to a disk
  * @nr_deferred: bios that were deferred so far
- * @node:	in the list of all buffers, for debugfs
+ * @nr_users:	registrations
+ * @node:	in the table of all buffers that may be registered again
  * @tokens:	the devices that the buffer is attached to; updated with
  *		@attach_lock held, read under RCU
  *
@@ -83,7 +84,8 @@ struct dma_buf_io {
 	struct bio			*defer_tail;
 	struct work_struct		defer_work;
 	u64				nr_deferred;
-	struct list_head		node;
+	unsigned int			nr_users;
+	struct hlist_node		node;
 	struct dma_buf_io_token __rcu	*tokens[DMA_BUF_IO_MAX_DEVS];
 };
 
@@ -120,6 +122,7 @@ struct dma_buf_io_ops {
  * @attach:	attachment to the dma-buf
  * @map:	the mapping, NULL while there is none; updated under the
  *		reservation lock, read under RCU
+ * @draining:	the mapping that no command gets any more; reservation lock
  * @stale:	counted in the buffer's nr_stale; reservation lock
  * @error:	why the last attempt to map failed, else 0; reservation lock
  * @nr_maps:	mappings made so far; reservation lock
@@ -133,6 +136,7 @@ struct dma_buf_io_ops {
 struct dma_buf_io_token {
 	struct device			*dev;
 	struct dma_buf_io_map __rcu	*map;
+	struct dma_buf_io_map		*draining;
 	struct dma_buf_io		*dbio;
 	const struct dma_buf_io_ops	*ops;
 	struct dma_buf_attachment	*attach;
@@ -175,7 +179,7 @@ struct dma_buf_io_map {
 struct dma_buf_io *dma_buf_io_create(struct dma_buf *dmabuf,
 				     enum dma_data_direction dir);
 void dma_buf_io_destroy(struct dma_buf_io *dbio);
-int dma_buf_io_remap(struct dma_buf_io *dbio);
+
 int dma_buf_io_attach_file(struct dma_buf_io *dbio, struct file *file);
 
 int dma_buf_io_token_init(struct dma_buf_io_token *token,
@@ -196,32 +200,18 @@ void __dma_buf_io_sync_for_cpu(const struct dma_buf_io_map *map, u64 offset,
  * dma_buf_io_stale - did an exporter take a mapping back?
  * @dbio:	the buffer
  *
+ * I/O then has to wait until the buffer is mapped again, which the block layer
+ * sees to. For those who must not wait.
+ *
  * Context: any.
- * Return: true if dma_buf_io_prepare() has something to do.
+ * Return: true if a device has lost its mapping, and I/O has not yet asked for
+ * a new one.
  */
 static inline bool dma_buf_io_stale(const struct dma_buf_io *dbio)
 {
 	return atomic_read(&dbio->nr_stale);
 }
 
-/**
- * dma_buf_io_prepare - see to it that the buffer is mapped
- * @dbio:	the buffer
- * @nowait:	do not sleep
- *
- * Makes mappings that the exporter took back again. One that cannot be made is
- * no error here, as it may be for a device that this I/O does not go to.
- *
- * Context: process, without a lock that nests in a reservation lock; any
- * context with @nowait.
- * Return: 0, -EAGAIN if it would have to sleep and must not, or -EINTR.
- */
-static inline int dma_buf_io_prepare(struct dma_buf_io *dbio, bool nowait)
-{
-	if (likely(!dma_buf_io_stale(dbio)))
-		return 0;
-	return nowait ? -EAGAIN : dma_buf_io_remap(dbio);
-}
 
 /**
  * dma_buf_io_map_get - get the mapping of a buffer for a device

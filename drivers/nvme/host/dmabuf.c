@@ -300,7 +300,7 @@ struct dma_buf_io_token *nvme_dmabuf_attach(struct nvme_dmabuf_dev *nd,
 	nt->nd = nd;
 	nt->prefer_sgl = prefer_sgl;
 
-	mutex_lock(&nd->lock);
+	down_read(&nd->attach_sem);
 	ret = -ENODEV;
 	if (nd->dead)
 		goto free;
@@ -310,12 +310,14 @@ struct dma_buf_io_token *nvme_dmabuf_attach(struct nvme_dmabuf_dev *nd,
 	if (ret)
 		goto free;
 	nvme_get_ctrl(nd->ctrl);
+	mutex_lock(&nd->lock);
 	list_add_tail(&nt->node, &nd->tokens);
 	mutex_unlock(&nd->lock);
+	up_read(&nd->attach_sem);
 	return &nt->base;
 
 free:
-	mutex_unlock(&nd->lock);
+	up_read(&nd->attach_sem);
 	kfree(nt);
 	return ERR_PTR(ret);
 }
@@ -332,6 +334,7 @@ void nvme_dmabuf_init(struct nvme_dmabuf_dev *nd, struct nvme_ctrl *ctrl,
 	nd->ctrl = ctrl;
 	nd->dev = ctrl->dev;
 	nd->kick = kick;
+	init_rwsem(&nd->attach_sem);
 	mutex_init(&nd->lock);
 	INIT_LIST_HEAD(&nd->tokens);
 }
@@ -349,8 +352,11 @@ void nvme_dmabuf_remove(struct nvme_dmabuf_dev *nd)
 {
 	struct nvme_dmabuf_token *nt;
 
-	mutex_lock(&nd->lock);
+	down_write(&nd->attach_sem);
 	nd->dead = true;
+	up_write(&nd->attach_sem);
+
+	mutex_lock(&nd->lock);
 	while ((nt = list_first_entry_or_null(&nd->tokens,
 					      struct nvme_dmabuf_token, node))) {
 		list_del_init(&nt->node);

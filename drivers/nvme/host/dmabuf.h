@@ -9,6 +9,7 @@
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/nvme.h>
+#include <linux/rwsem.h>
 
 struct nvme_ctrl;
 
@@ -17,17 +18,20 @@ struct nvme_ctrl;
  * @ctrl:	the controller
  * @dev:	its PCI device, which does the DMA
  * @kick:	completes finished commands of polled queues, NULL if there are none
- * @lock:	protects @tokens and @dead
- * @tokens:	buffers that are attached to the controller
+ * @attach_sem:	held for reading to attach a buffer, which may take as long as
+ *		its exporter takes and is not to hold up other buffers
  * @dead:	the controller is being removed
+ * @lock:	protects @tokens
+ * @tokens:	buffers that are attached to the controller
  */
 struct nvme_dmabuf_dev {
 	struct nvme_ctrl	*ctrl;
 	struct device		*dev;
 	void			(*kick)(struct nvme_dmabuf_dev *nd);
+	struct rw_semaphore	attach_sem;
+	bool			dead __guarded_by(&attach_sem);
 	struct mutex		lock;
 	struct list_head	tokens __guarded_by(&lock);
-	bool			dead __guarded_by(&lock);
 };
 
 /* How a command may describe its data, see nvme_pci_use_sgls(). */

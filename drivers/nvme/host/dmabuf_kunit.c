@@ -423,6 +423,7 @@ static void prp_bounds(struct kunit *test)
 {
 	struct nvme_prp_layout l;
 	struct nvme_prp_pos pos;
+	u64 many = 1ULL << 33;
 	u32 size;
 
 	for (size = 0; size < 3; size++) {
@@ -438,7 +439,7 @@ static void prp_bounds(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -EFBIG,
 			nvme_prp_layout_init(&l, 12, (1ULL << 31) + 1, 257, 8));
 	KUNIT_EXPECT_EQ(test, -EFBIG,
-			nvme_prp_layout_init(&l, 12, 1ULL << 33, 257, 8));
+			nvme_prp_layout_init(&l, 12, many, 257, 8));
 }
 
 /* The last commands of the largest buffer, in both layouts. */

@@ -114,7 +114,7 @@ static const char *load_check(struct load *load, unsigned int i)
 
 static bool is_gone(int res)
 {
-	return res == -ENODEV || res == -EINVAL;
+	return res == -ENODEV;
 }
 
 /*
