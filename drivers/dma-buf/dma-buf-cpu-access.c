@@ -63,24 +63,46 @@ VISIBLE_IF_KUNIT void dma_buf_sync_dma_range(struct device *dev,
 }
 EXPORT_SYMBOL_IF_KUNIT(dma_buf_sync_dma_range);
 
+/*
+ * The direction to sync a mapping in that was made for @mapped, for CPU access
+ * of direction @dir: DMA_FROM_DEVICE if the CPU only reads. DMA_NONE if there is
+ * nothing to do: neither side writes. A bounce buffer of a device that only
+ * reads is older than what others have written.
+ */
+VISIBLE_IF_KUNIT enum dma_data_direction
+dma_buf_sync_dir(enum dma_data_direction mapped, enum dma_data_direction dir)
+{
+	if (mapped == DMA_BIDIRECTIONAL)
+		return dir;
+	if (mapped == DMA_TO_DEVICE && dir == DMA_FROM_DEVICE)
+		return DMA_NONE;
+	return mapped;
+}
+EXPORT_SYMBOL_IF_KUNIT(dma_buf_sync_dir);
+
 /**
  * dma_buf_sync_sgtable_range_for_cpu - sync a part of a mapping for the CPU
  * @dev: device that the buffer is mapped for
  * @sgt: the mapping, made by dma_map_sgtable()
+ * @mapped: direction that it was made for
  * @offset: start of the range in the buffer, in bytes
  * @len: length of the range, in bytes
  * @dir: direction of the access
  *
- * Like dma_sync_sgtable_for_cpu(), for exactly the bytes of the range: an
- * exporter's way to implement &dma_buf_ops.begin_cpu_access_range.
+ * Like dma_sync_sgtable_for_cpu(), for the bytes of the range: an exporter's way
+ * to implement &dma_buf_ops.begin_cpu_access_range. Some architectures work on
+ * the whole of a cache line that is in the range in part only.
  *
  * Context: any. The mapping must stay in place during the call.
  */
 void dma_buf_sync_sgtable_range_for_cpu(struct device *dev,
-					struct sg_table *sgt, size_t offset,
-					size_t len, enum dma_data_direction dir)
+					struct sg_table *sgt,
+					enum dma_data_direction mapped,
+					size_t offset, size_t len,
+					enum dma_data_direction dir)
 {
-	if (dma_dev_need_sync(dev))
+	dir = dma_buf_sync_dir(mapped, dir);
+	if (dir != DMA_NONE && dma_dev_need_sync(dev))
 		dma_buf_sync_dma_range(dev, sgt, offset, len, dir,
 				       dma_sync_single_for_cpu);
 }
@@ -90,21 +112,24 @@ EXPORT_SYMBOL_NS_GPL(dma_buf_sync_sgtable_range_for_cpu, "DMA_BUF");
  * dma_buf_sync_sgtable_range_for_device - sync a part of a mapping for a device
  * @dev: device that the buffer is mapped for
  * @sgt: the mapping, made by dma_map_sgtable()
+ * @mapped: direction that it was made for
  * @offset: start of the range in the buffer, in bytes
  * @len: length of the range, in bytes
  * @dir: direction of the access
  *
- * Like dma_sync_sgtable_for_device(), for exactly the bytes of the range: an
- * exporter's way to implement &dma_buf_ops.end_cpu_access_range.
+ * Like dma_sync_sgtable_for_device(), for the bytes of the range: an exporter's
+ * way to implement &dma_buf_ops.end_cpu_access_range.
  *
  * Context: any. The mapping must stay in place during the call.
  */
 void dma_buf_sync_sgtable_range_for_device(struct device *dev,
-					   struct sg_table *sgt, size_t offset,
-					   size_t len,
+					   struct sg_table *sgt,
+					   enum dma_data_direction mapped,
+					   size_t offset, size_t len,
 					   enum dma_data_direction dir)
 {
-	if (dma_dev_need_sync(dev))
+	dir = dma_buf_sync_dir(mapped, dir);
+	if (dir != DMA_NONE && dma_dev_need_sync(dev))
 		dma_buf_sync_dma_range(dev, sgt, offset, len, dir,
 				       dma_sync_single_for_device);
 }

@@ -21,6 +21,8 @@ typedef void (*dma_buf_sync_fn)(struct device *dev, dma_addr_t addr,
 				size_t size, enum dma_data_direction dir);
 
 #if IS_ENABLED(CONFIG_KUNIT)
+enum dma_data_direction dma_buf_sync_dir(enum dma_data_direction mapped,
+					 enum dma_data_direction dir);
 void dma_buf_sync_dma_range(struct device *dev, struct sg_table *sgt,
 			    size_t offset, size_t len,
 			    enum dma_data_direction dir, dma_buf_sync_fn sync);

@@ -6,12 +6,15 @@
  * join some of them. What was synced is recorded byte by byte, in units that
  * keep that short.
  */
+#include <kunit/device.h>
 #include <kunit/test.h>
 #include <linux/bitmap.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-fence.h>
+#include <linux/dma-mapping.h>
 #include <linux/dma-resv.h>
 #include <linux/fcntl.h>
+#include <linux/gfp.h>
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
@@ -167,6 +170,66 @@ static void sync_test_bytes(struct kunit *test)
 			       sync_test_bytes_record);
 	KUNIT_EXPECT_EQ(test, priv->calls, 3);
 }
+
+struct dir_case {
+	const char		*desc;
+	enum dma_data_direction	mapped, dir, sync;
+};
+
+static void sync_test_dir(struct kunit *test)
+{
+	const struct dir_case *param = test->param_value;
+
+	KUNIT_EXPECT_EQ(test, dma_buf_sync_dir(param->mapped, param->dir),
+			param->sync);
+}
+
+/* With DMA_API_DEBUG a direction that the mapping does not have is a warning. */
+static void sync_test_mapping(struct kunit *test)
+{
+	const struct dir_case *param = test->param_value;
+	struct scatterlist sg;
+	struct sg_table sgt = { .sgl = &sg, .orig_nents = 1, .nents = 1 };
+	struct device *dev;
+	struct page *page;
+
+	dev = kunit_device_register(test, "dma-buf-sync");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dev);
+	if (dma_coerce_mask_and_coherent(dev, DMA_BIT_MASK(64)))
+		kunit_skip(test, "no DMA");
+
+	page = alloc_page(GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	sg_init_table(&sg, 1);
+	sg_set_page(&sg, page, PAGE_SIZE, 0);
+
+	if (dma_map_sgtable(dev, &sgt, param->mapped, 0)) {
+		__free_page(page);
+		kunit_skip(test, "no DMA mapping");
+	}
+	dma_buf_sync_sgtable_range_for_cpu(dev, &sgt, param->mapped, 3, 100,
+					   param->dir);
+	memset(page_address(page) + 3, 0x5a, 100);
+	dma_buf_sync_sgtable_range_for_device(dev, &sgt, param->mapped, 3, 100,
+					      param->dir);
+	dma_unmap_sgtable(dev, &sgt, param->mapped, 0);
+	__free_page(page);
+}
+
+/* The CPU accesses in the direction dir what is mapped. */
+static const struct dir_case dir_cases[] = {
+	{ "both, reading", DMA_BIDIRECTIONAL, DMA_FROM_DEVICE, DMA_FROM_DEVICE },
+	{ "both, writing", DMA_BIDIRECTIONAL, DMA_TO_DEVICE, DMA_TO_DEVICE },
+	{ "both, both", DMA_BIDIRECTIONAL, DMA_BIDIRECTIONAL, DMA_BIDIRECTIONAL },
+	{ "device reads, reading", DMA_TO_DEVICE, DMA_FROM_DEVICE, DMA_NONE },
+	{ "device reads, writing", DMA_TO_DEVICE, DMA_TO_DEVICE, DMA_TO_DEVICE },
+	{ "device reads, both", DMA_TO_DEVICE, DMA_BIDIRECTIONAL, DMA_TO_DEVICE },
+	{ "device writes, reading", DMA_FROM_DEVICE, DMA_FROM_DEVICE, DMA_FROM_DEVICE },
+	{ "device writes, writing", DMA_FROM_DEVICE, DMA_TO_DEVICE, DMA_FROM_DEVICE },
+	{ "device writes, both", DMA_FROM_DEVICE, DMA_BIDIRECTIONAL, DMA_FROM_DEVICE },
+};
+
+KUNIT_ARRAY_PARAM_DESC(dir_case, dir_cases, desc);
 
 static const struct sync_layout sync_layouts[] = {
 	{ "one entry", { 8 } },
@@ -450,6 +513,8 @@ static int sync_test_init(struct kunit *test)
 static struct kunit_case access_cases[] = {
 	KUNIT_CASE_PARAM(sync_test_ranges, sync_layout_gen_params),
 	KUNIT_CASE(sync_test_bytes),
+	KUNIT_CASE_PARAM(sync_test_dir, dir_case_gen_params),
+	KUNIT_CASE_PARAM(sync_test_mapping, dir_case_gen_params),
 	KUNIT_CASE(access_test_exporter),
 	KUNIT_CASE(access_test_no_ops),
 	KUNIT_CASE(access_test_export),

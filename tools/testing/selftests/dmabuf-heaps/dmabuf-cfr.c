@@ -944,6 +944,42 @@ TEST_F(memfd, feeds_the_drain)
 	ASSERT_EQ(BUF_SIZE, peer_match(&self->peer, 0, BUF_SIZE, SEED_BUF, skip));
 }
 
+/* Mappings of buffers that udmabuf has made for itself, -1 if nobody counts. */
+static int count_own_mappings(void)
+{
+	FILE *dump = fopen("/sys/kernel/debug/dma-api/dump", "r");
+	char line[512];
+	int nr = 0;
+
+	if (!dump)
+		return -1;
+	while (fgets(line, sizeof(line), dump))
+		if (strstr(line, " udmabuf scatter-gather "))
+			nr++;
+	fclose(dump);
+	return nr;
+}
+
+/*
+ * As long as the buffer has no importer nobody writes behind the back of the CPU.
+ * A mapping to sync by would, where caches are not coherent, throw away what the
+ * CPU has written to the memfd. Only a kernel with CONFIG_DMA_API_DEBUG tells.
+ */
+TEST_F(memfd, is_not_mapped_without_importers)
+{
+	const __u64 flags = DMA_BUF_SYNC_RW;
+	int buf = self->buf.fd, before = count_own_mappings();
+
+	if (before < 0)
+		SKIP(return, "no list of DMA mappings");
+	ASSERT_EQ(0, peer_fill(&self->peer, BUF_SIZE, SEED_FILE));
+	ASSERT_EQ(0, dmabuf_sync(buf, DMA_BUF_SYNC_START | flags));
+	ASSERT_EQ(0, dmabuf_sync(buf, DMA_BUF_SYNC_END | flags));
+	ASSERT_EQ(BUF_SIZE, copy_all(self->peer.fd, 0, buf, 0, BUF_SIZE));
+	ASSERT_EQ(BUF_SIZE, copy_all(buf, 0, self->peer.fd, 0, BUF_SIZE));
+	EXPECT_EQ(before, count_own_mappings());
+}
+
 int main(int argc, char **argv)
 {
 	skip_old_kernel();
