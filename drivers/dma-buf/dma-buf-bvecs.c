@@ -16,6 +16,8 @@
 #include <linux/mm_inline.h>
 #include <linux/overflow.h>
 #include <linux/scatterlist.h>
+#include <linux/sched.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uio.h>
 
@@ -90,12 +92,14 @@ static int bvecs_add_pages(struct bvecs_builder *b, struct page **pages,
 			   unsigned long nr_pages)
 {
 	while (nr_pages) {
-		size_t nr = num_pages_contiguous(pages, nr_pages);
+		/* Each page is looked at, so take a break now and then. */
+		size_t nr = num_pages_contiguous(pages, min(nr_pages, SZ_256));
 		int ret;
 
 		ret = bvecs_add(b, pages[0], nr << PAGE_SHIFT);
 		if (ret)
 			return ret;
+		cond_resched();
 		pages += nr;
 		nr_pages -= nr;
 	}
@@ -114,6 +118,7 @@ static int bvecs_add_sgt(struct bvecs_builder *b, struct sg_table *sgt)
 		ret = bvecs_add(b, sg_page(sg), sg->length);
 		if (ret)
 			return ret;
+		cond_resched();
 	}
 	return 0;
 }

@@ -2,6 +2,7 @@
 /*
  * copy_file_range() between a dma-buf and a file.
  */
+#include <linux/blk_types.h>
 #include <linux/bvec.h>
 #include <linux/dma-buf.h>
 #include <linux/err.h>
@@ -46,6 +47,10 @@
  * knows that the copy is done when the call returns, and must not let a device
  * access the range before that.
  *
+ * Copies to or from different parts of a buffer are independent, but for those
+ * that share a cache line. DMA_BUF_IOCTL_SYNC is not: it is about the whole
+ * buffer, and must not be issued while a copy is going on.
+ *
  * No lock of a dma-buf is held across the I/O. A buffer can be attached, mapped
  * and accessed elsewhere while a part of it is being copied, however long that
  * takes. The pages stay because the buffer's file is referenced by the system
@@ -55,8 +60,24 @@
 /* The longest transfer: how long a signal or the freezing of a filesystem waits. */
 #define DMA_BUF_COPY_CHUNK	SZ_128M
 
-/* The largest unit of direct I/O for which the end of a file gets a bounce. */
+/* The largest bounce buffer for the end of a file. */
 #define DMA_BUF_COPY_BOUNCE	SZ_64K
+
+/* The longest copy: as long as a read(2), but something rounder. */
+#define DMA_BUF_COPY_MAX	round_down((size_t)MAX_RW_COUNT, SZ_2M)
+
+/*
+ * What direct I/O on the file asks for, in bytes: @pos for where it starts,
+ * @len for how long it is. 1 means that it is up to the filesystem.
+ *
+ * Devices want each piece of memory to be of a length that has the alignment of
+ * its address. Some want more of that than their block size, such as a loop
+ * device on a filesystem with larger blocks.
+ */
+struct dma_buf_copy_align {
+	u32	pos;
+	u32	len;
+};
 
 /**
  * struct dma_buf_copy - a copy between a dma-buf and a file
@@ -64,22 +85,22 @@
  * @file: the file
  * @drain: the copy goes from the buffer to the file
  * @ki_flags: of the file when the copy began, so that it is all of one kind
+ * @align: what direct I/O on the file asks for
  * @kiocb: the last transfer
  * @offset: position in the buffer, in bytes
  * @pos: position in the file, in bytes
- * @direct: bytes moved by direct I/O
- * @buffered: bytes moved through the page cache
+ * @asked_direct: bytes that the file was asked for as direct I/O
  */
 struct dma_buf_copy {
 	const struct dma_buf_bvecs	*bvecs;
 	struct file			*file;
 	bool				drain;
 	int				ki_flags;
+	struct dma_buf_copy_align	align;
 	struct kiocb			kiocb;
 	size_t				offset;
 	loff_t				pos;
-	size_t				direct;
-	size_t				buffered;
+	size_t				asked_direct;
 };
 
 static bool is_dma_buf_file(const struct file *file)
@@ -126,9 +147,7 @@ static void dma_buf_copy_advance(struct dma_buf_copy *copy, size_t bytes)
 	copy->offset += bytes;
 	copy->pos += bytes;
 	if (copy->kiocb.ki_flags & IOCB_DIRECT)
-		copy->direct += bytes;
-	else
-		copy->buffered += bytes;
+		copy->asked_direct += bytes;
 }
 
 /* Transfer between the pages of the buffer and the file. */
@@ -145,19 +164,6 @@ static ssize_t dma_buf_copy_chunk(struct dma_buf_copy *copy, size_t len,
 		dma_buf_copy_advance(copy, ret);
 	return ret;
 }
-
-/*
- * What direct I/O on the file asks for, in bytes: @pos for where it starts,
- * @len for how long it is. 1 means that it is up to the filesystem.
- *
- * Devices want each piece of memory to be of a length that has the alignment of
- * its address. Some want more of that than their block size, such as a loop
- * device on a filesystem with larger blocks.
- */
-struct dma_buf_copy_align {
-	u32	pos;
-	u32	len;
-};
 
 static struct dma_buf_copy_align
 dma_buf_copy_align(const struct dma_buf_copy *copy)
@@ -179,8 +185,14 @@ dma_buf_copy_align(const struct dma_buf_copy *copy)
 			pos = stat.dio_read_offset_align;
 		len = lcm_not_zero(pos, stat.dio_mem_align);
 	} else {
-		/* Some do direct I/O, but tell nothing about it. */
-		pos = i_blocksize(file->f_mapping->host);
+		/*
+		 * Some do direct I/O, but tell nothing about it. Those that are
+		 * on a disk want blocks. The blocks of others can be stripes of
+		 * megabytes, which are no matter of alignment.
+		 */
+		pos = clamp_t(unsigned long,
+			      i_blocksize(file->f_mapping->host),
+			      SECTOR_SIZE, PAGE_SIZE);
 		len = pos;
 	}
 
@@ -192,24 +204,20 @@ dma_buf_copy_align(const struct dma_buf_copy *copy)
 }
 
 /*
- * Read the last bytes of a file that ends within a block. What direct I/O reads
- * besides them is not to show up in the buffer.
+ * Read the last bytes of a file that ends within a block, as @size bytes from
+ * @skip bytes before them on. What direct I/O reads besides them is not to show
+ * up in the buffer.
  */
 static ssize_t dma_buf_copy_read_tail(struct dma_buf_copy *copy, size_t len,
-				      u32 align)
+				      u32 skip, size_t size)
 {
 	struct iov_iter iter;
 	struct folio *folio;
 	struct bio_vec bv;
-	size_t size;
 	ssize_t ret;
-	u32 skip;
 
-	/* Whole units, so that the last one of a device ends where that ends. */
-	div_u64_rem(copy->pos, align, &skip);
-	size = roundup(skip + len, align);
-
-	folio = folio_alloc(GFP_KERNEL, get_order(size));
+	/* Zeroed, since a file may claim to have read more than it has. */
+	folio = folio_alloc(GFP_KERNEL | __GFP_ZERO, get_order(size));
 	if (!folio)
 		return -ENOMEM;
 
@@ -234,14 +242,22 @@ static ssize_t dma_buf_copy_read_tail(struct dma_buf_copy *copy, size_t len,
  * a block can be written without a change to the rest of it through the page
  * cache only.
  */
-static ssize_t dma_buf_copy_tail(struct dma_buf_copy *copy, size_t len,
-				 u32 align)
+static ssize_t dma_buf_copy_tail(struct dma_buf_copy *copy, size_t len)
 {
+	size_t size;
+	u32 skip;
+
 	if (copy->drain)
 		return dma_buf_copy_chunk(copy, len,
 					  copy->ki_flags & ~IOCB_DIRECT);
-	if (align <= DMA_BUF_COPY_BOUNCE)
-		return dma_buf_copy_read_tail(copy, len, align);
+
+	/* Whole units, so that the last one of a device ends where that ends. */
+	div_u64_rem(copy->pos, copy->align.len, &skip);
+	size = roundup(skip + len, copy->align.len);
+	if (size <= DMA_BUF_COPY_BOUNCE)
+		return dma_buf_copy_read_tail(copy, len, skip, size);
+
+	/* For the filesystem to take or to refuse. */
 	return dma_buf_copy_chunk(copy, len, copy->ki_flags);
 }
 
@@ -251,7 +267,7 @@ static ssize_t dma_buf_copy_tail(struct dma_buf_copy *copy, size_t len,
  */
 static ssize_t dma_buf_copy(struct dma_buf_copy *copy, size_t len)
 {
-	const struct dma_buf_copy_align align = dma_buf_copy_align(copy);
+	const struct dma_buf_copy_align align = copy->align;
 	size_t done = 0, bulk = len;
 	ssize_t ret;
 	u32 rem;
@@ -274,7 +290,7 @@ static ssize_t dma_buf_copy(struct dma_buf_copy *copy, size_t len)
 	}
 
 	if (done < len) {
-		ret = dma_buf_copy_tail(copy, len - done, align.len);
+		ret = dma_buf_copy_tail(copy, len - done);
 		if (ret <= 0)
 			return done ? done : ret;
 		done += ret;
@@ -362,17 +378,21 @@ ssize_t dma_buf_copy_file_range(struct file *file_in, loff_t pos_in,
 	if (offset >= dmabuf->size)
 		return copy.drain ? 0 : -ENOSPC;
 
-	/* A multiple of any block size, so that a long copy can go on. */
-	len = min3(len, dmabuf->size - (size_t)offset,
-		   round_down((size_t)MAX_RW_COUNT, SZ_2M));
 	copy.offset = offset;
 	copy.ki_flags = READ_ONCE(copy.file->f_iocb_flags);
+	copy.align = dma_buf_copy_align(&copy);
+
+	/* If more is left, the next call starts where direct I/O can start. */
+	len = min(len, dmabuf->size - (size_t)offset);
+	if (len > DMA_BUF_COPY_MAX)
+		len = rounddown(DMA_BUF_COPY_MAX, copy.align.len);
+
 	copy.bvecs = dma_buf_get_bvecs(dmabuf);
 	if (IS_ERR(copy.bvecs))
 		return PTR_ERR(copy.bvecs);
 
 	ret = dma_buf_copy_access(dmabuf, &copy, len);
-	trace_dma_buf_copy(dmabuf, offset, len, copy.drain, copy.direct,
-			   copy.buffered, ret);
+	trace_dma_buf_copy(dmabuf, offset, len, copy.drain, copy.asked_direct,
+			   ret);
 	return ret;
 }

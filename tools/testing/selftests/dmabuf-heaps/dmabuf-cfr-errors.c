@@ -157,6 +157,19 @@ TEST_F(errors, neither_file_nor_block_device)
 		expect_refused(_metadata, open(devices[i], O_RDWR), buf, EINVAL);
 }
 
+/* A regular file, but one that is read from its start to its end only. */
+TEST_F(errors, stream)
+{
+	int fd = open("/sys/kernel/tracing/trace_pipe", O_RDONLY | O_NONBLOCK);
+	char byte;
+
+	if (fd < 0)
+		SKIP(return, "trace_pipe: %s", strerror(errno));
+	ASSERT_EQ(-1, pread(fd, &byte, 1, 0));
+	ASSERT_EQ(ESPIPE, errno);
+	EXPECT_EQ(-EINVAL, copy_range(fd, 0, self->buf.fd, 0, KIB(4)));
+}
+
 /* A regular file, but nothing that the kernel may read or write. */
 TEST_F(errors, secret_memory)
 {
