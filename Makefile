@@ -13,7 +13,7 @@ help:
 #? make run [FILE=path]   load FILE into a dma-buf on ext4 and xfs, verify it
 .PHONY: run
 run:
-	@FILE='$(subst ','\'',$(FILE))' $(LAB)/run
+	@FILE='$(subst ','\'',$(value FILE))' $(LAB)/run
 
 #? make test [T=name]     build both kernels and run the tests, or those in T
 .PHONY: test
@@ -38,7 +38,7 @@ tree:
 #? make bench [ROW=name]  measure in guest instructions, against the base kernel
 .PHONY: bench
 bench:
-	@ROW='$(ROW)' $(LAB)/bench
+	@ROW='$(subst ','\'',$(value ROW))' $(LAB)/bench
 
 #? make fuzz [SECONDS=n]  random calls on the debug kernel; SEED=n repeats a run
 .PHONY: fuzz
@@ -53,7 +53,7 @@ check:
 #? make series [VANILLA=1] the patches as mails, in build/series
 .PHONY: series
 series:
-	@VANILLA='$(subst ','\'',$(VANILLA))' $(LAB)/series
+	@VANILLA='$(subst ','\'',$(value VANILLA))' $(LAB)/series
 
 #? make bisect            each patch builds; each series boots and passes a test
 .PHONY: bisect
@@ -63,12 +63,12 @@ bisect:
 #? make deb [CONFIG=path] the patched kernel as Debian packages, in build/deb
 .PHONY: deb
 deb:
-	@$(LAB)/deb '$(subst ','\'',$(CONFIG))'
+	@$(LAB)/deb '$(subst ','\'',$(value CONFIG))'
 
 #? make clean             remove build/; downloads and ccache stay
 .PHONY: clean
 clean:
-	@rm -rf $(if $(BUILD),$(BUILD),build)
+	@$(LAB)/clean
 
 #?
 #? LINUX=path             use this unpacked 7.3 tree instead of Debian's package
