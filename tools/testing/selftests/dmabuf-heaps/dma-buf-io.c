@@ -819,6 +819,62 @@ TEST_F_TIMEOUT(reg, many_slots, SLOW_TIMEOUT)
 }
 
 /*
+ * Elevators send requests in batches, with one doorbell at the end. It must not
+ * get lost if the last one has to wait for its mapping, here in vain: the others
+ * would wait for the drive's timeout.
+ */
+TEST_F_TIMEOUT(reg, last_of_batch, SLOW_TIMEOUT)
+{
+	struct dma_buf_io_test_move move;
+	struct timespec start, end;
+	struct io_uring_cqe cqe;
+	const unsigned int nr = 4;
+	unsigned int i;
+	char *mem;
+
+	if (write_text("mq-deadline", "/sys/block/%s/queue/scheduler",
+		       self->drive.name))
+		SKIP(return, "no mq-deadline");
+	mem = aligned_alloc(4096, KIB(64));
+	ASSERT_NE(NULL, mem);
+	ASSERT_EQ(1, dmabuf_ring_update(self->ring.fd, 0, &self->desc, 1));
+	ASSERT_EQ(0, exporter_move(self->buf.fd, DMA_BUF_IO_TEST_MOVE, 0,
+				   &move));
+	ASSERT_EQ(0, exporter_fail(self->buf.fd, DMA_BUF_IO_TEST_OP_MAP, 1000,
+				   ENODEV));
+
+	for (i = 0; i < nr; i++) {
+		struct io_uring_sqe *sqe = dmabuf_ring_sqe(&self->ring);
+
+		ASSERT_NE(NULL, sqe);
+		/* Not one after the other, or they would be merged. */
+		if (i < nr - 1)
+			dmabuf_ring_prep(sqe, IORING_OP_READ, self->drive.fd, 0,
+					 (uintptr_t)mem + i * 4096, 4096,
+					 i * MIB(1));
+		else
+			dmabuf_ring_prep(sqe, IORING_OP_READ_FIXED,
+					 self->drive.fd, 0, 0, 4096,
+					 i * MIB(1));
+		sqe->user_data = i;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	ASSERT_EQ(nr, dmabuf_ring_submit(&self->ring));
+	for (i = 0; i < nr; i++) {
+		ASSERT_EQ(0, dmabuf_ring_wait(&self->ring, &cqe));
+		EXPECT_EQ(cqe.user_data < nr - 1 ? 4096 : -ENODEV, cqe.res);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	EXPECT_GT(20, end.tv_sec - start.tv_sec);
+
+	EXPECT_EQ(0, exporter_fail(self->buf.fd, DMA_BUF_IO_TEST_OP_MAP, 0,
+				   ENOMEM));
+	EXPECT_EQ(0, write_text("none", "/sys/block/%s/queue/scheduler",
+				self->drive.name));
+	free(mem);
+}
+
+/*
  * Bounce buffers are for mappings that do not last, and what is in those of one
  * mapping would be copied over what was read with another.
  */

@@ -22,6 +22,7 @@
 #include "dmabuf-ring.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <err.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -928,20 +929,35 @@ static const struct {
 	{ "kmem/mm_page_alloc",		" mm_page_alloc:",	3 },
 };
 
-/* All but switching it on: the ring's workers are made after this. */
+/*
+ * The process and the workers of its rings, which are threads of it. They are
+ * not children of anybody for the tracer, so they have to exist by now.
+ */
+static int trace_threads(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	struct dirent *entry;
+	int ret;
+
+	if (!dir)
+		return -errno;
+	ret = write_text(TRACING "/set_event_pid", "", O_TRUNC);
+	while (!ret && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			ret = write_text(TRACING "/set_event_pid", entry->d_name, O_APPEND);
+	closedir(dir);
+	return ret;
+}
+
+/* All but switching it on. */
 static int trace_prepare(void)
 {
-	char text[64];
 	unsigned int i;
 	int ret;
 
 	write_text(TRACING "/tracing_on", "0", 0);
 	write_text(TRACING "/events/enable", "0", 0);
-	snprintf(text, sizeof(text), "%d", getpid());
-	/* The workers of the ring, to come, are children of this process. */
-	ret = write_text(TRACING "/options/event-fork", "1", 0);
-	if (!ret)
-		ret = write_text(TRACING "/set_event_pid", text, O_TRUNC);
+	ret = trace_threads();
 	if (!ret)
 		ret = write_text(TRACING "/buffer_size_kb", "16384", 0);
 	for (i = 0; i < ARRAY_SIZE(traced) && !ret; i++) {
@@ -973,7 +989,6 @@ static void trace_stop(unsigned long count[4])
 		fclose(f);
 	write_text(TRACING "/events/enable", "0", 0);
 	write_text(TRACING "/set_event_pid", "", O_TRUNC);
-	write_text(TRACING "/options/event-fork", "0", 0);
 }
 
 static bool run_trace_round(enum kind kind, size_t size, unsigned int depth, struct result *res)
@@ -984,17 +999,21 @@ static bool run_trace_round(enum kind kind, size_t size, unsigned int depth, str
 	bool ok;
 	int ret;
 
-	ret = trace_prepare();
-	if (ret)
-		return row_ends(res, SKIP, TRACING ": %s", strerror(-ret));
 	ok = setup_all(&s, kind, res);
 	for (i = 0; ok && i < 4; i++)
 		ok = run_batch(&s, res);
-	if (ok) {
-		write_text(TRACING "/trace", "", O_TRUNC);
-		write_text(TRACING "/tracing_on", "1", 0);
-		ok = run_batch(&s, res);
+	if (!ok) {
+		setup_exit(&s);
+		return false;
 	}
+	ret = trace_prepare();
+	if (ret) {
+		setup_exit(&s);
+		return row_ends(res, SKIP, TRACING ": %s", strerror(-ret));
+	}
+	write_text(TRACING "/trace", "", O_TRUNC);
+	write_text(TRACING "/tracing_on", "1", 0);
+	ok = run_batch(&s, res);
 	trace_stop(count);
 	setup_exit(&s);
 	if (!ok)
