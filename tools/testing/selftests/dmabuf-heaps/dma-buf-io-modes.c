@@ -141,10 +141,15 @@ TEST_F_TIMEOUT(modes, read_only_buffer, SLOW_TIMEOUT)
 TEST_F_TIMEOUT(modes, write_only_buffer, SLOW_TIMEOUT)
 {
 	int fd = buffer_of_other(self->sockets, O_WRONLY);
+	struct dmabuf_ring ring;
 
 	ASSERT_LE(0, fd);
 	EXPECT_EQ(LEN, copy_range(self->drive.fd, 0, fd, 0, LEN));
 	EXPECT_EQ(-EBADF, copy_range(fd, 0, self->drive.fd, SIZE, LEN));
+	EXPECT_EQ(-EACCES, ring_with(&ring, fd, self->drive.fd));
+	EXPECT_EQ(-EFAULT, dmabuf_ring_rw(&ring, IORING_OP_WRITE_FIXED,
+					  self->drive.fd, 0, 0, LEN, SIZE));
+	dmabuf_ring_exit(&ring);
 	EXPECT_EQ(SIZE, file_match(self->drive.fd, SIZE, SIZE, SEED_DRIVE));
 	close(fd);
 }
