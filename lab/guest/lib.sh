@@ -28,6 +28,14 @@ drive() {
 	return 1
 }
 
+# release_drives: take all drives from their driver. The debugging of the DMA API
+# then tells of mappings that were left behind.
+release_drives() {
+	for device in /sys/bus/pci/drivers/nvme/*:*; do
+		echo "${device##*/}" > /sys/bus/pci/drivers/nvme/unbind
+	done
+}
+
 TRACING=/sys/kernel/tracing
 
 # trace_start EVENT...: a fresh trace of these events

@@ -12,20 +12,28 @@
  */
 #include "dma-buf-io.h"
 
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
 #define DEBUGFS		"/sys/kernel/debug"
-#define BUF_SIZE	MIB(4)
+#define BUF_SIZE	KIB(512)
 #define BUF_POS		KIB(64)
 #define FILE_POS	MIB(1)
 /* The end is within a block. */
-#define COPY_LEN	(KIB(256) + 100)
-#define IO_LEN		KIB(256)
+#define COPY_LEN	(KIB(32) + 100)
+#define IO_LEN		KIB(64)
 /* Far more than there are allocations in anything here. */
 #define MAX_ROUNDS	1000
 /* Tasks of which one may be the one that allocates. */
 #define MAX_TASKS	64
 
 static const struct io_kind huge = { .chunk = HUGE_SIZE };
+/* So large that the driver has more than one piece of memory for its lists. */
+static const struct io_kind lists = { .chunk = HUGE_SIZE };
 static const struct io_kind scattered = { .chunk = 4096 };
+/* More pieces than a page of a scatterlist has. */
+static const struct io_kind chained = { .chunk = 4096 };
 static const struct io_kind pageless = {
 	.chunk = 4096,
 	.flags = DMA_BUF_IO_TEST_PAGELESS,
@@ -40,6 +48,15 @@ static const struct dmabuf_kind kind_heap = { .heap = "system" };
 static const struct dmabuf_kind kind_udmabuf = { .shuffle = true };
 static const struct io_kind system_heap = { .kind = &kind_heap };
 static const struct io_kind udmabuf = { .kind = &kind_udmabuf };
+
+static size_t kind_size(const struct io_kind *kind)
+{
+	if (kind == &lists)
+		return MIB(32);
+	if (kind == &chained)
+		return MIB(1);
+	return kind->chunk > BUF_SIZE ? kind->chunk : BUF_SIZE;
+}
 
 /*
  * Faults
@@ -97,8 +114,59 @@ static int read_text(char *text, size_t size, const char *path)
 	return 0;
 }
 
+/*
+ * The debugging of the DMA API switches itself off for good when it gets no
+ * memory, and would find nothing from then on. So its own allocations are not
+ * made to fail, if the kernel can tell them.
+ */
+static struct {
+	char start[24], end[24];
+} dma_debug;
+
+/* Once, as it takes long. */
+__attribute__((constructor))
+static void find_dma_debug(void)
+{
+	unsigned long long addr, start = 0, end = 0;
+	FILE *file = fopen("/proc/kallsyms", "re");
+	char line[256], name[128];
+	bool within = false;
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%llx %*[tT] %127s", &addr, name) != 2)
+			continue;
+		/* In the order of their addresses. */
+		if (!strncmp(name, "debug_dma_", 10)) {
+			start = start ? start : addr;
+			within = true;
+		} else if (within) {
+			end = addr;
+			within = false;
+		}
+	}
+	if (file)
+		fclose(file);
+	if (!end)
+		return;
+	snprintf(dma_debug.start, sizeof(dma_debug.start), "%#llx", start);
+	snprintf(dma_debug.end, sizeof(dma_debug.end), "%#llx", end);
+}
+
+static void faults_spare(const char *start, const char *end)
+{
+	static const char *const dirs[] = { "failslab", "fail_page_alloc" };
+	unsigned int i;
+
+	for (i = 0; *start && i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+		write_text(start, DEBUGFS "/%s/reject-start", dirs[i]);
+		write_text(end, DEBUGFS "/%s/reject-end", dirs[i]);
+	}
+}
+
 static void faults_restore(struct faults *faults)
 {
+	if (faults->nr_old)
+		faults_spare("0", "0");
 	while (faults->nr_old) {
 		unsigned int i = --faults->nr_old;
 
@@ -126,6 +194,7 @@ static int faults_setup(struct faults *faults)
 		}
 		faults->nr_old++;
 	}
+	faults_spare(dma_debug.start, dma_debug.end);
 	return 0;
 }
 
@@ -294,18 +363,33 @@ FIXTURE_VARIANT(copy) {
 	int flags;
 };
 
-#define COPY_VARIANT(_kind, _name, ...) \
-	FIXTURE_VARIANT_ADD(copy, _kind##_##_name) { .kind = &_kind, __VA_ARGS__ }
-#define COPY_VARIANTS(kind) \
-	COPY_VARIANT(kind, drive, .peer = PEER_DRIVE, .flags = O_DIRECT); \
-	COPY_VARIANT(kind, drive_cached, .peer = PEER_DRIVE); \
-	COPY_VARIANT(kind, file, .peer = PEER_FILE, .flags = O_DIRECT); \
-	COPY_VARIANT(kind, file_cached, .peer = PEER_FILE); \
-	COPY_VARIANT(kind, memfd, .peer = PEER_MEMFD)
+FIXTURE_VARIANT_ADD(copy, system_heap_drive) {
+	.kind = &system_heap, .peer = PEER_DRIVE, .flags = O_DIRECT,
+};
 
-COPY_VARIANTS(system_heap);
-COPY_VARIANT(udmabuf, drive, .peer = PEER_DRIVE, .flags = O_DIRECT);
-COPY_VARIANT(udmabuf, memfd, .peer = PEER_MEMFD);
+FIXTURE_VARIANT_ADD(copy, system_heap_drive_cached) {
+	.kind = &system_heap, .peer = PEER_DRIVE,
+};
+
+FIXTURE_VARIANT_ADD(copy, system_heap_file) {
+	.kind = &system_heap, .peer = PEER_FILE, .flags = O_DIRECT,
+};
+
+FIXTURE_VARIANT_ADD(copy, system_heap_file_cached) {
+	.kind = &system_heap, .peer = PEER_FILE,
+};
+
+FIXTURE_VARIANT_ADD(copy, system_heap_memfd) {
+	.kind = &system_heap, .peer = PEER_MEMFD,
+};
+
+FIXTURE_VARIANT_ADD(copy, udmabuf_drive) {
+	.kind = &udmabuf, .peer = PEER_DRIVE, .flags = O_DIRECT,
+};
+
+FIXTURE_VARIANT_ADD(copy, udmabuf_memfd) {
+	.kind = &udmabuf, .peer = PEER_MEMFD,
+};
 
 static int copy_open(enum peer peer, int flags, int *fd, int *plain)
 {
@@ -435,7 +519,7 @@ TEST_F_TIMEOUT(copy, drain, SLOW_TIMEOUT)
 
 	for (n = 1; injected && n < MAX_ROUNDS; n++) {
 		ASSERT_EQ(0, io_buf_alloc(&self->buf, variant->kind, BUF_SIZE));
-		ASSERT_EQ(0, dmabuf_fill(&self->buf, 0, MIB(1), SEED_BUF, 0));
+		ASSERT_EQ(0, dmabuf_fill(&self->buf, 0, KIB(256), SEED_BUF, 0));
 		ASSERT_EQ(0, file_fill(self->plain, FILE_POS - GUARD,
 				       COPY_LEN + 2 * GUARD, SEED_OLD));
 		ASSERT_EQ(0, copy_cool(variant->peer, self->plain));
@@ -482,7 +566,8 @@ FIXTURE_VARIANT(reg) {
 	FIXTURE_VARIANT_ADD(reg, name) { .kind = &name }
 
 REG_VARIANT(huge);
-REG_VARIANT(scattered);
+REG_VARIANT(lists);
+REG_VARIANT(chained);
 REG_VARIANT(pageless);
 REG_VARIANT(move_on_map);
 REG_VARIANT(system_heap);
@@ -512,7 +597,7 @@ FIXTURE_SETUP(reg)
 	self->buf.fd = -1;
 	SETUP_FAULTS(&self->faults);
 	SETUP_DRIVE(&self->drive);
-	SETUP_BUF(&self->buf, variant->kind, BUF_SIZE);
+	SETUP_BUF(&self->buf, variant->kind, kind_size(variant->kind));
 	ASSERT_EQ(0, dmabuf_ring_init(&self->ring, 8, 0));
 	ASSERT_EQ(0, dmabuf_ring_table(self->ring.fd, 2));
 	ASSERT_EQ(0, file_fill(self->drive.fd, 0, MIB(2), SEED_DRIVE));
@@ -581,17 +666,23 @@ FIXTURE_VARIANT_ADD(io, async) {
 	.kind = &scattered, .sqe_flags = IOSQE_ASYNC, .who = WORKERS,
 };
 
-#define MOVED_VARIANTS(_kind)						\
-	FIXTURE_VARIANT_ADD(io, moved_##_kind) {			\
-		.kind = &_kind, .move = true,				\
-	};								\
-	FIXTURE_VARIANT_ADD(io, moved_##_kind##_worker) {		\
-		.kind = &_kind, .move = true, .who = WORKERS,		\
-	}
+FIXTURE_VARIANT_ADD(io, moved_scattered) { .kind = &scattered, .move = true };
 
-MOVED_VARIANTS(scattered);
-MOVED_VARIANTS(huge);
-MOVED_VARIANTS(pageless);
+FIXTURE_VARIANT_ADD(io, moved_scattered_worker) {
+	.kind = &scattered, .move = true, .who = WORKERS,
+};
+
+FIXTURE_VARIANT_ADD(io, moved_huge) { .kind = &huge, .move = true };
+
+FIXTURE_VARIANT_ADD(io, moved_huge_worker) {
+	.kind = &huge, .move = true, .who = WORKERS,
+};
+
+FIXTURE_VARIANT_ADD(io, moved_pageless) { .kind = &pageless, .move = true };
+
+FIXTURE_VARIANT_ADD(io, moved_pageless_worker) {
+	.kind = &pageless, .move = true, .who = WORKERS,
+};
 
 FIXTURE_SETUP(io)
 {
@@ -599,7 +690,7 @@ FIXTURE_SETUP(io)
 	self->buf.fd = -1;
 	SETUP_FAULTS(&self->faults);
 	SETUP_DRIVE(&self->drive);
-	SETUP_BUF(&self->buf, variant->kind, BUF_SIZE);
+	SETUP_BUF(&self->buf, variant->kind, kind_size(variant->kind));
 	ASSERT_EQ(0, dmabuf_ring_init(&self->ring, 8, 0));
 	ASSERT_EQ(0, dmabuf_ring_table(self->ring.fd, 1));
 	ASSERT_EQ(1, dmabuf_ring_register(self->ring.fd, 0, self->buf.fd,
@@ -658,7 +749,7 @@ static bool io_may(int res, bool moved)
 }
 
 static void io_sweep(struct __test_metadata *_metadata,
-		     FIXTURE_DATA(io) *self, const FIXTURE_VARIANT(io) *variant,
+		     FIXTURE_DATA(io) * self, const FIXTURE_VARIANT(io) * variant,
 		     bool write)
 {
 	unsigned int op = write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED;
@@ -680,7 +771,7 @@ static void io_sweep(struct __test_metadata *_metadata,
 			ASSERT_EQ(0, file_fill(self->drive.fd, FILE_POS - GUARD,
 					       IO_LEN + 2 * GUARD, SEED_OLD));
 		}
-		ASSERT_EQ(0, write ? dmabuf_fill(&self->buf, 0, MIB(1), SEED_BUF, 0) :
+		ASSERT_EQ(0, write ? dmabuf_fill(&self->buf, 0, KIB(256), SEED_BUF, 0) :
 				     dmabuf_poison(&self->buf, 0, end + GUARD));
 		if (variant->move) {
 			ASSERT_EQ(0, exporter_move(self->buf.fd, DMA_BUF_IO_TEST_MOVE,
@@ -945,7 +1036,7 @@ TEST_F_TIMEOUT(drive, starved, SLOW_TIMEOUT)
 
 		ASSERT_EQ(IO_LEN, io_rw(&self->ring, IORING_OP_READ_FIXED, fd,
 					IOSQE_ASYNC, NULL, CALLER, 0, NULL));
-		ASSERT_EQ(0, dmabuf_poison(&self->buf, 0, MIB(1)));
+		ASSERT_EQ(0, dmabuf_poison(&self->buf, 0, BUF_SIZE));
 		ASSERT_EQ(0, exporter_move(self->buf.fd, DMA_BUF_IO_TEST_MOVE, 0,
 					   &move));
 		ASSERT_LT(0, mark("/proc/self/task", "iou-wrk", "1"));
@@ -958,7 +1049,7 @@ TEST_F_TIMEOUT(drive, starved, SLOW_TIMEOUT)
 		mark("/proc", "kworker/", "0");
 		if (res != (int)IO_LEN) {
 			failed++;
-			same = MIB(1);
+			same = BUF_SIZE;
 			EXPECT_TRUE(io_may(res, true)) TH_LOG("%d", res);
 		}
 		EXPECT_EQ(same, dmabuf_match_poison(&self->buf, 0, same));
@@ -971,6 +1062,173 @@ TEST_F_TIMEOUT(drive, starved, SLOW_TIMEOUT)
 	EXPECT_LT(0, failed);
 	TH_LOG("%u of %u failed", failed, i);
 	ASSERT_EQ(1, dmabuf_ring_unregister(self->ring.fd, 0));
+	EXPECT_NOTHING_LEFT(&scattered, self->buf.fd);
+}
+
+/*
+ * Nearly no memory is left, and at times none
+ */
+#define SCARCE_TOTAL	4096	/* MiB */
+#define SCARCE_LEFT	MIB(64)
+#define SCARCE_KILLS	3
+/* Without that many processes killed for their memory it takes longer. */
+#define SCARCE_MS	60000
+
+/* In MiB; a negative errno on failure. */
+static long meminfo(const char *key)
+{
+	FILE *file = fopen("/proc/meminfo", "re");
+	char line[128], name[64];
+	long kb, ret = -ENOENT;
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "%63[^:]: %ld kB", name, &kb) == 2 &&
+		    !strcmp(name, key))
+			ret = kb / 1024;
+	if (file)
+		fclose(file);
+	return ret;
+}
+
+/* Take memory until no more than @left is there for others, and keep it. */
+static void hog(size_t left, int ready)
+{
+	for (;;) {
+		long mib = meminfo("MemAvailable") - (long)(left / MIB(1));
+		size_t len = mib > 64 ? MIB(32) : MIB(1);
+		char *mem;
+
+		if (mib <= 0 && left)
+			break;
+		mem = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (mem == MAP_FAILED)
+			break;
+		madvise(mem, len, MADV_HUGEPAGE);
+		madvise(mem, len, MADV_POPULATE_WRITE);
+	}
+	if (write(ready, "", 1) < 0)
+		_exit(1);
+	for (;;)
+		pause();
+}
+
+/* @score: of this process when the kernel looks for one to kill. */
+static pid_t hog_start(size_t left, const char *score)
+{
+	int ready[2];
+	pid_t child;
+	char byte;
+
+	if (pipe2(ready, O_CLOEXEC))
+		return -errno;
+	child = fork();
+	if (!child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (write_text(score, "/proc/self/oom_score_adj"))
+			_exit(1);
+		hog(left, ready[1]);
+	}
+	close(ready[1]);
+	/* The one without a limit never gets there. */
+	if (child > 0 && left && read(ready[0], &byte, 1) != 1) {
+		kill(child, SIGKILL);
+		waitpid(child, NULL, 0);
+		child = -ECHILD;
+	}
+	close(ready[0]);
+	return child < 0 ? -ENOMEM : child;
+}
+
+static void hog_end(pid_t *child)
+{
+	if (*child <= 0)
+		return;
+	kill(*child, SIGKILL);
+	waitpid(*child, NULL, 0);
+	*child = 0;
+}
+
+/* What is done with buffers, once. Returns how often there was no memory. */
+static unsigned int scarce_round(struct __test_metadata *_metadata,
+				 FIXTURE_DATA(drive) * self)
+{
+	struct dma_buf_io_test_move move;
+	int fd = self->drive.fd, ring = self->ring.fd, ret;
+	struct dmabuf buf;
+	unsigned int failed = 0;
+	ssize_t len;
+
+	ret = io_buf_alloc(&buf, &system_heap, BUF_SIZE);
+	if (ret) {
+		EXPECT_EQ(-ENOMEM, ret);
+		return 1;
+	}
+	len = copy_range(fd, FILE_POS, buf.fd, BUF_POS, COPY_LEN);
+	failed += len < 0;
+	EXPECT_TRUE(copy_may(len)) TH_LOG("fill: %zd", len);
+	if (len > 0) {
+		EXPECT_EQ(len, dmabuf_match(&buf, BUF_POS, len, SEED_DRIVE, FILE_POS));
+		len = copy_range(buf.fd, BUF_POS, fd, MIB(4), COPY_LEN);
+		failed += len < 0;
+		EXPECT_TRUE(copy_may(len)) TH_LOG("drain: %zd", len);
+	}
+	dmabuf_free(&buf);
+
+	ret = dmabuf_ring_register(ring, 0, self->buf.fd, fd);
+	if (ret != 1) {
+		EXPECT_EQ(-ENOMEM, ret);
+		return failed + 1;
+	}
+	ret = exporter_move(self->buf.fd, DMA_BUF_IO_TEST_MOVE, 0, &move);
+	if (ret) {
+		EXPECT_EQ(-ENOMEM, ret);
+		failed++;
+	}
+	ASSERT_EQ(0, dmabuf_poison(&self->buf, BUF_POS, IO_LEN));
+	ret = io_rw(&self->ring, IORING_OP_READ_FIXED, fd, 0, NULL, CALLER, 0, NULL);
+	if (ret == (int)IO_LEN) {
+		EXPECT_EQ(IO_LEN, dmabuf_match(&self->buf, BUF_POS, IO_LEN,
+					       SEED_DRIVE, FILE_POS));
+	} else {
+		EXPECT_TRUE(io_may(ret, true)) TH_LOG("read: %d", ret);
+		failed++;
+	}
+	EXPECT_EQ(1, dmabuf_ring_unregister(ring, 0));
+	return failed;
+}
+
+TEST_F_TIMEOUT(drive, scarce, SLOW_TIMEOUT)
+{
+	unsigned int rounds, kills = 0, failed = 0;
+	__u64 end = now_ns() + SCARCE_MS * 1000000ULL;
+	pid_t stays, grows = 0;
+	int status;
+
+	/* A machine that is there for more than tests may have more. */
+	if (meminfo("MemTotal") > SCARCE_TOTAL)
+		SKIP(return, "more than %d MiB of memory", SCARCE_TOTAL);
+	if (write_text("-1000", "/proc/self/oom_score_adj"))
+		SKIP(return, "not root");
+	ASSERT_EQ(0, file_fill(self->drive.fd, 0, MIB(2), SEED_DRIVE));
+	stays = hog_start(SCARCE_LEFT, "-1000");
+	ASSERT_LT(0, stays);
+	for (rounds = 0; kills < SCARCE_KILLS && now_ns() < end; rounds++) {
+		if (grows <= 0)
+			grows = hog_start(0, "1000");
+		failed += scarce_round(_metadata, self);
+		if (grows > 0 && waitpid(grows, &status, WNOHANG) == grows) {
+			kills += WIFSIGNALED(status);
+			grows = 0;
+		}
+	}
+	hog_end(&grows);
+	hog_end(&stays);
+	EXPECT_EQ(SCARCE_KILLS, kills);
+	TH_LOG("%u rounds, %u times without memory", rounds, failed);
+
+	/* And all is well afterwards. */
+	EXPECT_EQ(0, scarce_round(_metadata, self));
 	EXPECT_NOTHING_LEFT(&scattered, self->buf.fd);
 }
 

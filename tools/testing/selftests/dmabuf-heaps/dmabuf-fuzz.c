@@ -99,6 +99,7 @@ struct thread {
 	uint64_t hash;		/* of the calls */
 	unsigned long calls;
 	unsigned long done[NR_OPS], good[NR_OPS];
+	uint64_t ns[NR_OPS];	/* that they took */
 	struct dmabuf_ring ring;
 	struct dmabuf own;	/* nobody else knows it */
 	bool exporter;		/* of own */
@@ -191,6 +192,14 @@ static void result(struct thread *t, enum op op, long long ret, long long max)
 		if (ret == -ops[op].errors[i])
 			return;
 	wrong(t, op, "%s", strerror(-ret));
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
 
 static long sys(long ret)
@@ -290,11 +299,16 @@ static uint64_t pick_offset(struct thread *t)
 	}
 }
 
-/* Where nobody writes to the pattern of a drive, should it be one. */
+/*
+ * Where nobody writes to the pattern of a drive, should it be one. A position of
+ * -1 is where the file is, which may be there.
+ */
 static uint64_t pick_write_pos(struct thread *t)
 {
 	uint64_t pos = pick_offset(t);
 
+	if (pos == ~0ULL)
+		return PATTERN_SIZE;
 	return pos < PATTERN_SIZE ? pos + PATTERN_SIZE : pos;
 }
 
@@ -331,6 +345,7 @@ static void check_own(struct thread *t, enum op op, size_t pos, size_t len,
 		      ssize_t done, uint64_t from)
 {
 	char *map = t->own.map;
+	size_t good;
 
 	if (dmabuf_sync(t->own.fd, DMA_BUF_SYNC_START | DMA_BUF_SYNC_READ)) {
 		wrong(t, op, "DMA_BUF_SYNC_START");
@@ -340,8 +355,13 @@ static void check_own(struct thread *t, enum op op, size_t pos, size_t len,
 		wrong(t, op, "written before %#zx", pos);
 	if (byte_match(map + pos + len, SIZE - pos - len, POISON) != SIZE - pos - len)
 		wrong(t, op, "written behind %#zx", pos + len);
-	if (done > 0 && pattern_match(map + pos, done, SEED_DRIVE, from) != (size_t)done)
-		wrong(t, op, "the data of %zd bytes at %#zx is wrong", done, pos);
+	if (done > 0) {
+		good = pattern_match(map + pos, done, SEED_DRIVE, from);
+		if (good != (size_t)done)
+			wrong(t, op, "%zd bytes from %#llx at %#zx are wrong from %#zx on; the drive has %#zx good ones",
+			      done, (unsigned long long)from, pos, good,
+			      file_match(fuzz.bdev, from & ~4095ULL, MIB(1), SEED_DRIVE));
+	}
 	dmabuf_sync(t->own.fd, DMA_BUF_SYNC_END | DMA_BUF_SYNC_READ);
 }
 
@@ -831,6 +851,7 @@ static void *thread_main(void *arg)
 {
 	unsigned int total = 0, i;
 	struct thread *t = arg;
+	uint64_t start;
 
 	for (i = 0; i < NR_OPS; i++)
 		total += ops[i].weight;
@@ -839,8 +860,10 @@ static void *thread_main(void *arg)
 
 		for (i = 0; at >= ops[i].weight; i++)
 			at -= ops[i].weight;
+		start = now_ns();
 		if (fuzz.has_ring || !needs_ring(i))
 			calls[i](t);
+		t->ns[i] += now_ns() - start;
 		t->calls++;
 	}
 	return NULL;
@@ -1007,7 +1030,7 @@ static void on_alarm(int sig)
 static unsigned long number(const char *text)
 {
 	char *end;
-	unsigned long n = strtoul(text, &end, 0);
+	unsigned long n = strtoul(text, &end, 10);
 
 	if (!*text || *end)
 		ksft_exit_fail_msg("'%s' is no number\n", text);
@@ -1051,6 +1074,7 @@ static void report(void)
 {
 	unsigned long done, good, total = 0;
 	unsigned int i, nr;
+	uint64_t ns;
 
 	for (nr = 0; nr < fuzz.nr_threads; nr++) {
 		total += fuzz.threads[nr].calls;
@@ -1058,14 +1082,21 @@ static void report(void)
 			       fuzz.threads[nr].calls,
 			       (unsigned long long)fuzz.threads[nr].hash);
 	}
+	if (!total) {
+		ksft_print_msg("no call was made\n");
+		atomic_fetch_add(&failures, 1);
+	}
 	for (i = 0; i < NR_OPS; i++) {
 		done = 0;
 		good = 0;
+		ns = 0;
 		for (nr = 0; nr < fuzz.nr_threads; nr++) {
 			done += fuzz.threads[nr].done[i];
 			good += fuzz.threads[nr].good[i];
+			ns += fuzz.threads[nr].ns[i];
 		}
-		ksft_print_msg("%-16s %8lu calls %8lu worked\n", ops[i].name, done, good);
+		ksft_print_msg("%-16s %8lu calls %8lu worked %8llu ms\n", ops[i].name,
+			       done, good, (unsigned long long)ns / 1000000);
 		if (total < 2000 || good)
 			continue;
 		if ((ops[i].must_work && fuzz.bdev >= 0) ||
