@@ -100,7 +100,6 @@ static int io_dmabuf_usable(struct io_kiocb *req)
 	return 0;
 }
 
-
 /**
  * io_dmabuf_import - set up an iterator over a registered dma-buf
  * @req:	the request

@@ -212,7 +212,6 @@ static inline bool dma_buf_io_stale(const struct dma_buf_io *dbio)
 	return atomic_read(&dbio->nr_stale);
 }
 
-
 /**
  * dma_buf_io_map_get - get the mapping of a buffer for a device
  * @dbio:	the buffer

@@ -20,7 +20,7 @@ struct nvme_ctrl;
  * @kick:	completes finished commands of polled queues, NULL if there are none
  * @attach_sem:	held for reading to attach a buffer, which may take as long as
  *		its exporter takes and is not to hold up other buffers
- * @dead:	the controller is being removed
+ * @dead:	the controller is being removed; written with @attach_sem held
  * @lock:	protects @tokens
  * @tokens:	buffers that are attached to the controller
  */
@@ -29,7 +29,7 @@ struct nvme_dmabuf_dev {
 	struct device		*dev;
 	void			(*kick)(struct nvme_dmabuf_dev *nd);
 	struct rw_semaphore	attach_sem;
-	bool			dead __guarded_by(&attach_sem);
+	bool			dead;
 	struct mutex		lock;
 	struct list_head	tokens __guarded_by(&lock);
 };
