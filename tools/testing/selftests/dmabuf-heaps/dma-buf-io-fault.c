@@ -666,22 +666,23 @@ FIXTURE_VARIANT_ADD(io, async) {
 	.kind = &scattered, .sqe_flags = IOSQE_ASYNC, .who = WORKERS,
 };
 
+/* It is a worker of the kernel that maps the buffer again. */
 FIXTURE_VARIANT_ADD(io, moved_scattered) { .kind = &scattered, .move = true };
 
 FIXTURE_VARIANT_ADD(io, moved_scattered_worker) {
-	.kind = &scattered, .move = true, .who = WORKERS,
+	.kind = &scattered, .move = true, .who = KERNEL,
 };
 
 FIXTURE_VARIANT_ADD(io, moved_huge) { .kind = &huge, .move = true };
 
 FIXTURE_VARIANT_ADD(io, moved_huge_worker) {
-	.kind = &huge, .move = true, .who = WORKERS,
+	.kind = &huge, .move = true, .who = KERNEL,
 };
 
 FIXTURE_VARIANT_ADD(io, moved_pageless) { .kind = &pageless, .move = true };
 
 FIXTURE_VARIANT_ADD(io, moved_pageless_worker) {
-	.kind = &pageless, .move = true, .who = WORKERS,
+	.kind = &pageless, .move = true, .who = KERNEL,
 };
 
 FIXTURE_SETUP(io)
