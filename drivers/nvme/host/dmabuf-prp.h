@@ -45,6 +45,7 @@
 #include <linux/minmax.h>
 #include <linux/reciprocal_div.h>
 #include <linux/types.h>
+#include <linux/wordpart.h>
 
 /* 8 TiB in pages of 4 KiB; leaves room to add in 32 bits */
 #define NVME_PRP_MAX_PAGES	BIT(31)
@@ -158,7 +159,7 @@ static inline int nvme_prp_layout_init(struct nvme_prp_layout *l,
 	if (nr_pages < 3 || max_pages < 3)
 		return 0;
 
-	l->nr_entries = nr_pages - 1;
+	l->nr_entries = lower_32_bits(nr_pages - 1);
 	reach = min(max_pages - 1, l->nr_entries);
 
 	if (l->nr_entries <= slots) {

@@ -421,8 +421,6 @@ static void prp_memory_size(struct kunit *test)
 /* Too small for a list, and too large for the arithmetic. */
 static void prp_bounds(struct kunit *test)
 {
-	/* Not known to sparse, which complains of dead code otherwise. */
-	static u64 many = 1ULL << 33;
 	struct nvme_prp_layout l;
 	struct nvme_prp_pos pos;
 	u32 size;
@@ -440,7 +438,7 @@ static void prp_bounds(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -EFBIG,
 			nvme_prp_layout_init(&l, 12, (1ULL << 31) + 1, 257, 8));
 	KUNIT_EXPECT_EQ(test, -EFBIG,
-			nvme_prp_layout_init(&l, 12, many, 257, 8));
+			nvme_prp_layout_init(&l, 12, 1ULL << 33, 257, 8));
 }
 
 /* The last commands of the largest buffer, in both layouts. */
