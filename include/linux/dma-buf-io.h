@@ -15,6 +15,7 @@
 #include <linux/err.h>
 #include <linux/kref.h>
 #include <linux/list.h>
+#include <linux/minmax.h>
 #include <linux/mutex.h>
 #include <linux/percpu-refcount.h>
 #include <linux/rcupdate.h>
@@ -293,7 +294,7 @@ static inline size_t dma_buf_io_contig(const struct dma_buf_io_map *map,
 		len += chunk;
 		i++;
 	}
-	return len < max ? len : max;
+	return min(len, max);
 }
 
 /**
