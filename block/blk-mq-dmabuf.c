@@ -46,7 +46,7 @@ static blk_status_t blk_dmabuf_status(int error)
 /*
  * I/O waits for the mapping, so making it must not wait for I/O. Once the last
  * bio has been submitted or ended the buffer may be on its way out, see
- * dma_buf_io_release_work().
+ * dma_buf_io_release().
  */
 static void blk_dmabuf_defer_work(struct work_struct *work)
 {

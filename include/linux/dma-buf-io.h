@@ -75,6 +75,7 @@ struct dma_buf_io {
 	size_t				size;
 	struct dma_buf			*dmabuf;
 
+	/* outside of the reservation lock */
 	struct mutex			attach_lock;
 	struct kref			kref;
 	struct work_struct		release_work;
@@ -180,7 +181,6 @@ struct dma_buf_io_map {
 struct dma_buf_io *dma_buf_io_create(struct dma_buf *dmabuf,
 				     enum dma_data_direction dir);
 void dma_buf_io_destroy(struct dma_buf_io *dbio);
-
 int dma_buf_io_attach_file(struct dma_buf_io *dbio, struct file *file);
 
 int dma_buf_io_token_init(struct dma_buf_io_token *token,

@@ -30,7 +30,7 @@ struct nvme_dmabuf_dev {
 	void			(*kick)(struct nvme_dmabuf_dev *nd);
 	struct rw_semaphore	attach_sem;
 	bool			dead;
-	struct mutex		lock;
+	struct mutex		lock;		/* protects tokens */
 	struct list_head	tokens __guarded_by(&lock);
 };
 

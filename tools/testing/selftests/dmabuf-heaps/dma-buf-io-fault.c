@@ -82,7 +82,7 @@ static const struct {
 	{ "fail_page_alloc/probability", "0" },
 };
 
-#define NR_KNOBS	(sizeof(knobs) / sizeof(knobs[0]))
+#define NR_KNOBS	ARRAY_SIZE(knobs)
 
 enum who {
 	CALLER,		/* this thread */
@@ -157,7 +157,7 @@ static void faults_spare(const char *start, const char *end)
 	static const char *const dirs[] = { "failslab", "fail_page_alloc" };
 	unsigned int i;
 
-	for (i = 0; *start && i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+	for (i = 0; *start && i < ARRAY_SIZE(dirs); i++) {
 		write_text(start, DEBUGFS "/%s/reject-start", dirs[i]);
 		write_text(end, DEBUGFS "/%s/reject-end", dirs[i]);
 	}
@@ -572,24 +572,6 @@ REG_VARIANT(pageless);
 REG_VARIANT(move_on_map);
 REG_VARIANT(system_heap);
 REG_VARIANT(udmabuf);
-
-#define SETUP_DRIVE(drive)						\
-do {									\
-	int _ret = drive_open(drive);					\
-									\
-	if (_ret == 1)							\
-		SKIP(return, "%s", (drive)->skip);			\
-	ASSERT_EQ(0, _ret);						\
-} while (0)
-
-#define SETUP_BUF(buf, kind, size)					\
-do {									\
-	int _ret = io_buf_alloc(buf, kind, size);			\
-									\
-	if (_ret == -ENOENT || _ret == -ENODEV)				\
-		SKIP(return, "no %s", (buf)->step);			\
-	ASSERT_EQ(0, _ret) TH_LOG("%s", (buf)->step);			\
-} while (0)
 
 FIXTURE_SETUP(reg)
 {
@@ -1278,7 +1260,7 @@ TEST_F_TIMEOUT(drive, status, SLOW_TIMEOUT)
 		SKIP(return, "no %s", self->knobs);
 	ASSERT_EQ(0, file_fill(fd, 0, MIB(2), SEED_DRIVE));
 	ASSERT_EQ(1, dmabuf_ring_register(self->ring.fd, 0, self->buf.fd, fd));
-	for (i = 0; i < sizeof(status) / sizeof(status[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(status); i++) {
 		ASSERT_EQ(0, drive_fail(self->knobs, status[i], "1", false));
 		error = drive_pread(fd);
 		ASSERT_GT(0, error);

@@ -220,7 +220,7 @@ TEST_F_TIMEOUT(p2p, read, SLOW_TIMEOUT)
 	unsigned int i;
 
 	ASSERT_EQ(0, file_fill(self->drive.fd, 0, MIB(8), SEED_DRIVE));
-	for (i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(ranges); i++) {
 		size_t offset = ranges[i].offset, len = ranges[i].len;
 		size_t pos = i * KIB(16);
 
@@ -243,7 +243,7 @@ TEST_F_TIMEOUT(p2p, write, SLOW_TIMEOUT)
 	unsigned int i;
 
 	pattern_fill(peer->mem, MIB(8), SEED_BUF, 0);
-	for (i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(ranges); i++) {
 		size_t offset = ranges[i].offset, len = ranges[i].len;
 		size_t pos = MIB(1);
 

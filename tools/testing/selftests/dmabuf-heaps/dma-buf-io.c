@@ -35,25 +35,6 @@ static const struct dmabuf_kind kind_udmabuf = { .memfds = 1 };
 static const struct io_kind system_heap = { .kind = &kind_heap };
 static const struct io_kind udmabuf = { .kind = &kind_udmabuf };
 
-/* Open the drive, or skip the test. */
-#define SETUP_DRIVE(drive)						\
-do {									\
-	int _ret = drive_open(drive);					\
-									\
-	if (_ret == 1)							\
-		SKIP(return, "%s", (drive)->skip);			\
-	ASSERT_EQ(0, _ret);						\
-} while (0)
-
-#define SETUP_BUF(buf, kind, size)					\
-do {									\
-	int _ret = io_buf_alloc(buf, kind, size);			\
-									\
-	if (_ret == -ENOENT || _ret == -ENODEV)				\
-		SKIP(return, "no %s", (buf)->step);			\
-	ASSERT_EQ(0, _ret) TH_LOG("%s", (buf)->step);			\
-} while (0)
-
 /*
  * Data
  */
@@ -116,7 +97,7 @@ static unsigned int edge_sizes(size_t *sizes, size_t block, size_t max_command)
 	};
 	unsigned int i, nr = 0;
 
-	for (i = 0; i < sizeof(edges) / sizeof(edges[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(edges); i++) {
 		if (edges[i] + block > BUF_SIZE - MIB(3))
 			continue;
 		sizes[nr++] = edges[i] - block;
@@ -527,7 +508,7 @@ TEST(beyond_4g)
 	ASSERT_EQ(1, dmabuf_ring_register(ring.fd, 0, buf.fd, drive.fd));
 	ASSERT_EQ(0, file_fill(drive.fd, 0, MIB(2), SEED_DRIVE));
 
-	for (i = 0; i < sizeof(large_offsets) / sizeof(large_offsets[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(large_offsets); i++) {
 		size_t at = large_offsets[i] % LARGE_BACKING;
 		size_t len = min_size(KIB(640), LARGE_BACKING - at);
 
@@ -916,7 +897,7 @@ TEST_F_TIMEOUT(reg, exporter_refuses, SLOW_TIMEOUT)
 	unsigned int i;
 	ssize_t len;
 
-	for (i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(errors); i++) {
 		ASSERT_EQ(0, exporter_fail(self->buf.fd,
 					   DMA_BUF_IO_TEST_OP_ATTACH, 1,
 					   errors[i]));
@@ -937,7 +918,7 @@ TEST_F_TIMEOUT(reg, exporter_refuses, SLOW_TIMEOUT)
 	EXPECT_EQ(1, dmabuf_ring_update(self->ring.fd, 0, &desc, 1));
 
 	/* each time that it is asked, as I/O must not be tried for ever */
-	for (i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(errors); i++) {
 		ASSERT_EQ(0, exporter_move(self->buf.fd, DMA_BUF_IO_TEST_MOVE,
 					   0, &move));
 		ASSERT_EQ(0, exporter_fail(self->buf.fd, DMA_BUF_IO_TEST_OP_MAP,

@@ -77,21 +77,6 @@ struct drive {
 	const char *skip;	/* why it is not to be tested */
 };
 
-/* Whether the kernel takes descriptors of buffers: one of nothing, to begin. */
-static inline bool descriptors_known(void)
-{
-	struct dmabuf_ring ring;
-	int ret;
-
-	if (dmabuf_ring_init(&ring, 1, 0))
-		return false;
-	ret = dmabuf_ring_table(ring.fd, 1);
-	if (!ret)
-		ret = dmabuf_ring_unregister(ring.fd, 0);
-	dmabuf_ring_exit(&ring);
-	return ret != -EINVAL;
-}
-
 /* Sets drive->skip and returns 1 if there is nothing to test. */
 static inline int drive_open(struct drive *drive)
 {
@@ -101,7 +86,7 @@ static inline int drive_open(struct drive *drive)
 	*drive = (struct drive){ .fd = -1 };
 	if (!path || !*path)
 		drive->skip = "DMABUF_IO_BDEV names no drive";
-	else if (!descriptors_known())
+	else if (!dmabuf_ring_known())
 		drive->skip = "the kernel has no registered dma-bufs";
 	if (drive->skip)
 		return 1;
@@ -114,6 +99,16 @@ static inline int drive_open(struct drive *drive)
 	drive->block = block;
 	return drive->size < 2 * AREA_SIZE ? -ENOSPC : 0;
 }
+
+/* Open the drive, or skip the test. */
+#define SETUP_DRIVE(drive)						\
+do {									\
+	int _ret = drive_open(drive);					\
+									\
+	if (_ret == 1)							\
+		SKIP(return, "%s", (drive)->skip);			\
+	ASSERT_EQ(0, _ret);						\
+} while (0)
 
 /* A file of sysfs or the like as a number; a negative errno on failure. */
 __attribute__((format(printf, 1, 2)))
@@ -209,6 +204,16 @@ static inline int io_buf_alloc(struct dmabuf *buf, const struct io_kind *kind,
 		return dmabuf_alloc(buf, kind->kind, size);
 	return exporter_create(buf, &arg);
 }
+
+/* Make a buffer, or skip the test where there is no such exporter. */
+#define SETUP_BUF(buf, kind, size)					\
+do {									\
+	int _ret = io_buf_alloc(buf, kind, size);			\
+									\
+	if (_ret == -ENOENT || _ret == -ENODEV)				\
+		SKIP(return, "no %s", (buf)->step);			\
+	ASSERT_EQ(0, _ret) TH_LOG("%s", (buf)->step);			\
+} while (0)
 
 /* What the exporter is asked to do about a buffer. */
 static inline int exporter_move(int fd, unsigned long request,

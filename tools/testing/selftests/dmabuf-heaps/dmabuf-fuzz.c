@@ -910,20 +910,6 @@ static void setup_thread(struct thread *t, unsigned int nr)
 		dmabuf_ring_register(t->ring.fd, 0, t->own.fd, fuzz.bdev) == 1;
 }
 
-static bool know_descriptors(void)
-{
-	struct dmabuf_ring ring;
-	int ret;
-
-	if (dmabuf_ring_init(&ring, 1, 0))
-		return false;
-	ret = dmabuf_ring_table(ring.fd, 1);
-	if (!ret)
-		ret = dmabuf_ring_unregister(ring.fd, 0);
-	dmabuf_ring_exit(&ring);
-	return ret == 1;
-}
-
 /* Buffers that are open for reading, and what is in them. */
 static void setup_read_only(void)
 {
@@ -986,7 +972,7 @@ static void setup(void)
 	fuzz.dir = getenv("TMPDIR");
 	if (!fuzz.dir || !*fuzz.dir)
 		fuzz.dir = "/tmp";
-	fuzz.has_ring = know_descriptors();
+	fuzz.has_ring = dmabuf_ring_known();
 	fuzz.exporter = open("/dev/dma_buf_io_test", O_RDWR | O_CLOEXEC);
 	fuzz.bdev_path = getenv("DMABUF_IO_BDEV");
 	if (fuzz.bdev_path && *fuzz.bdev_path) {

@@ -17,6 +17,7 @@
 #define DMABUF_RING_H
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
@@ -217,6 +218,21 @@ fail:
 	ret = -errno;
 	dmabuf_ring_exit(ring);
 	return ret;
+}
+
+/* Whether the kernel takes descriptors of buffers: one of nothing, to begin. */
+static inline bool dmabuf_ring_known(void)
+{
+	struct dmabuf_ring ring;
+	int ret;
+
+	if (dmabuf_ring_init(&ring, 1, 0))
+		return false;
+	ret = dmabuf_ring_table(ring.fd, 1);
+	if (!ret)
+		ret = dmabuf_ring_unregister(ring.fd, 0);
+	dmabuf_ring_exit(&ring);
+	return ret != -EINVAL;
 }
 
 /* The next SQE, which goes out with the next submit; NULL if all are in use. */
