@@ -35,7 +35,7 @@ bool bio_iov_dmabuf_set(struct bio *bio, const struct iov_iter *iter)
  * bio_dmabuf_split_at - check if and where to split a bio on a registered dma-buf
  * @bio:	the bio
  * @lim:	limits of the queue
- * @segs:	set to 1
+ * @segs:	set to 1 if @bio can be sent or split
  * @max_bytes:	maximum number of bytes per bio
  *
  * How many segments a range has for the device is known to its driver only,

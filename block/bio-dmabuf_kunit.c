@@ -28,6 +28,8 @@ static void bio_make(struct bio *bio, blk_opf_t opf, u64 offset,
 		     unsigned int len, sector_t sector)
 {
 	bio_init(bio, NULL, NULL, 0, opf | REQ_DMABUF);
+	/* Nobody looks into it here. */
+	bio->bi_dmabuf = (struct dma_buf_io *)bio;
 	bio_set_flag(bio, BIO_CLONED);
 	bio->bi_iter.bi_sector = sector;
 	bio->bi_iter.bi_size = len;
@@ -60,7 +62,7 @@ static void check_parts(struct kunit *test, struct bio *bio,
 
 		part = bio_split(bio, sectors, GFP_KERNEL, &fs_bio_set);
 		KUNIT_ASSERT_FALSE(test, IS_ERR_OR_NULL(part));
-		KUNIT_EXPECT_EQ(test, part->bi_opf & REQ_DMABUF, REQ_DMABUF);
+		KUNIT_EXPECT_TRUE(test, bio_is_dmabuf(part));
 		KUNIT_EXPECT_PTR_EQ(test, part->bi_dmabuf, bio->bi_dmabuf);
 		KUNIT_EXPECT_EQ(test, bio_where(part), offset);
 		KUNIT_EXPECT_EQ(test, part->bi_iter.bi_sector, sector);
@@ -93,8 +95,8 @@ static void split_parts(struct kunit *test)
 		unsigned int block = blocks[i % ARRAY_SIZE(blocks)];
 		unsigned int max_bytes = block + prandom_u32_state(&rnd) % SZ_4M;
 		unsigned int len = (1 + prandom_u32_state(&rnd) % (SZ_16M / block)) * block;
-		/* 2^46 bytes at the most, as offsets of bios are; many near 2 GiB. */
-		u64 offset = (u64)(prandom_u32_state(&rnd) % SZ_32K) * SZ_2G;
+		/* All that bi_idx can count; half of them just before. */
+		u64 offset = (u64)prandom_u32_state(&rnd) * SZ_2G;
 		struct queue_limits lim = limits(block, SZ_1M);
 
 		if (i % 2)
@@ -108,7 +110,7 @@ static void split_parts(struct kunit *test)
 	}
 }
 
-/* A read of 1 MiB that a limit of 64 KiB would split in sixteen. */
+/* What is said of one bio, and whether it may still be polled for then. */
 static int split_once(blk_opf_t opf, const struct queue_limits *lim,
 		      u64 offset, unsigned int len, unsigned int max_bytes,
 		      bool *polled)

@@ -690,6 +690,7 @@ static struct dma_buf_io *dma_buf_io_alloc(struct dma_buf *dmabuf,
 		return NULL;
 	get_dma_buf(dmabuf);
 	dbio->guard.bv_page = LIST_POISON1;
+	dbio->guard.bv_len = UINT_MAX;
 	dbio->dmabuf = dmabuf;
 	dbio->size = dmabuf->size;
 	dbio->dir = dir;

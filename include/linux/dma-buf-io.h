@@ -39,8 +39,9 @@ struct sg_table;
 
 /**
  * struct dma_buf_io - a dma-buf registered for I/O
- * @guard:	takes the place of the first bio_vec if a bio of this buffer is
- *		mistaken for one with pages, which then faults; must come first
+ * @guard:	takes the place of the first bio_vec if a bio of the buffer's first
+ *		2 GiB is mistaken for one with pages; who uses them faults, who
+ *		does not finds all of the bio in it; must come first
  * @nr_tokens:	slots of @tokens that are or were in use
  * @nr_stale:	tokens whose mapping the exporter took back
  * @dir:	what devices may do to the memory
