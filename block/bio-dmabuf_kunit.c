@@ -220,4 +220,5 @@ static struct kunit_suite bio_dmabuf_suite = {
 	.name = "bio-dmabuf",
 	.test_cases = bio_dmabuf_cases,
 };
+
 kunit_test_suite(bio_dmabuf_suite);
