@@ -76,7 +76,7 @@ struct dma_buf_io {
 	size_t				size;
 	struct dma_buf			*dmabuf;
 
-	/* outside of the reservation lock */
+	/* taken before the reservation lock */
 	struct mutex			attach_lock;
 	struct kref			kref;
 	struct work_struct		release_work;

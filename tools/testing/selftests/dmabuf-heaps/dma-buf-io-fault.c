@@ -1058,7 +1058,7 @@ TEST_F_TIMEOUT(drive, starved, SLOW_TIMEOUT)
 #define SCARCE_MS	60000
 
 /* In MiB; a negative errno on failure. */
-static long meminfo(const char *key)
+static long mem_mib(const char *key)
 {
 	FILE *file = fopen("/proc/meminfo", "re");
 	char line[128], name[64];
@@ -1077,7 +1077,7 @@ static long meminfo(const char *key)
 static void hog(size_t left, int ready)
 {
 	for (;;) {
-		long mib = meminfo("MemAvailable") - (long)(left / MIB(1));
+		long mib = mem_mib("MemAvailable") - (long)(left / MIB(1));
 		size_t len = mib > 64 ? MIB(32) : MIB(1);
 		char *mem;
 
@@ -1189,7 +1189,7 @@ TEST_F_TIMEOUT(drive, scarce, SLOW_TIMEOUT)
 	int status;
 
 	/* A machine that is there for more than tests may have more. */
-	if (meminfo("MemTotal") > SCARCE_TOTAL)
+	if (mem_mib("MemTotal") > SCARCE_TOTAL)
 		SKIP(return, "more than %d MiB of memory", SCARCE_TOTAL);
 	if (write_text("-1000", "/proc/self/oom_score_adj"))
 		SKIP(return, "not root");

@@ -7,6 +7,7 @@
 #include "dma-buf-io.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 
 #define BUF_SIZE	MIB(16)
@@ -167,7 +168,7 @@ do {									\
  */
 struct storm {
 	pthread_t thread;
-	_Atomic bool stop;
+	atomic_bool stop;
 	int fd;
 	unsigned int pause_ms;
 	unsigned long request[2];	/* one after the other */
@@ -252,20 +253,25 @@ FIXTURE_VARIANT(move) {
 FIXTURE_VARIANT_ADD(move, scattered) {
 	.kind = &kind_scattered,
 };
+
 FIXTURE_VARIANT_ADD(move, huge) {
 	.kind = &kind_huge,
 };
+
 FIXTURE_VARIANT_ADD(move, pageless) {
 	.kind = &kind_pageless,
 };
+
 FIXTURE_VARIANT_ADD(move, defer) {
 	.kind = &kind_scattered,
 	.flags = IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER,
 };
+
 FIXTURE_VARIANT_ADD(move, sqpoll) {
 	.kind = &kind_scattered,
 	.flags = IORING_SETUP_SQPOLL,
 };
+
 FIXTURE_VARIANT_ADD(move, iopoll) {
 	.kind = &kind_scattered,
 	.flags = IORING_SETUP_IOPOLL,
@@ -833,7 +839,7 @@ TEST_F_TIMEOUT(move, buffer_closed, SLOW_TIMEOUT)
  */
 struct resetter {
 	pthread_t thread;
-	_Atomic bool stop;
+	atomic_bool stop;
 	char name[32];
 	int error;
 	unsigned int rounds;
@@ -844,9 +850,9 @@ static void *resetter_main(void *arg)
 	struct resetter *resetter = arg;
 
 	while (!resetter->stop && !resetter->error) {
-		resetter->error = write_text("1",
-				"/sys/block/%s/device/reset_controller",
-				resetter->name);
+		resetter->error =
+			write_text("1", "/sys/block/%s/device/reset_controller",
+				   resetter->name);
 		resetter->rounds++;
 		sleep_ms(200);
 	}
@@ -885,13 +891,16 @@ static bool may_vanish(int res)
 
 static void *remover_main(void *arg)
 {
+	const char *name = arg;
+	long ret;
+
 	sleep_ms(500);
 	if (unplug_by_hand()) {
 		fputs("# unplug the drive\n", stderr);
 		return NULL;
 	}
-	return (void *)(long)write_text("1",
-			"/sys/block/%s/device/device/remove", (char *)arg);
+	ret = write_text("1", "/sys/block/%s/device/device/remove", name);
+	return (void *)ret;
 }
 
 /*

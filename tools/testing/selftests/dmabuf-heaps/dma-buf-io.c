@@ -349,12 +349,15 @@ FIXTURE_VARIANT_ADD(ring, coop) { .flags = IORING_SETUP_COOP_TASKRUN };
 FIXTURE_VARIANT_ADD(ring, defer) {
 	.flags = IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER,
 };
+
 FIXTURE_VARIANT_ADD(ring, iopoll) {
 	.flags = IORING_SETUP_IOPOLL, .poll = true,
 };
+
 FIXTURE_VARIANT_ADD(ring, hybrid) {
 	.flags = IORING_SETUP_IOPOLL | IORING_SETUP_HYBRID_IOPOLL, .poll = true,
 };
+
 FIXTURE_VARIANT_ADD(ring, iopoll_sqpoll) {
 	.flags = IORING_SETUP_IOPOLL | IORING_SETUP_SQPOLL, .poll = true,
 };

@@ -358,7 +358,7 @@ static void check_own(struct thread *t, enum op op, size_t pos, size_t len,
 	if (done > 0) {
 		good = pattern_match(map + pos, done, SEED_DRIVE, from);
 		if (good != (size_t)done)
-			wrong(t, op, "%zd bytes from %#llx at %#zx are wrong from %#zx on; the drive has %#zx good ones",
+			wrong(t, op, "%zd from %#llx at %#zx: good to %#zx, the drive to %#zx",
 			      done, (unsigned long long)from, pos, good,
 			      file_match(fuzz.bdev, from & ~4095ULL, MIB(1), SEED_DRIVE));
 	}
@@ -1048,7 +1048,7 @@ static void parse(int argc, char **argv)
 			fuzz.verbose = true;
 			break;
 		default:
-			ksft_exit_fail_msg("usage: %s [-s SEED] [-t SECONDS] [-j THREADS] [-n CALLS] [-v]\n",
+			ksft_exit_fail_msg("usage: %s [-s SEED] [-t SECS] [-j N] [-n CALLS] [-v]\n",
 					   argv[0]);
 		}
 	}

@@ -128,7 +128,7 @@ static uint64_t copy(struct load *load, int in, off_t in_pos, int out,
 					 len - done);
 
 		if (ret == -EINVAL && !load->chunks)
-			errx(KSFT_SKIP, "%s: this kernel cannot copy between this file and a dma-buf",
+			errx(KSFT_SKIP, "%s: this kernel can't copy this file to or from a dma-buf",
 			     what);
 		if (ret < 0)
 			errx(KSFT_FAIL, "%s: %s after %" PRIu64 " bytes", what,
